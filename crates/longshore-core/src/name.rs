@@ -1,0 +1,111 @@
+//! The name of a queue, lane or topic.
+
+use std::{fmt, ops::Deref, sync::Arc};
+
+use crate::{Error, ErrorKind, Result, printable};
+
+/// The name of a queue, lane or topic: 1 to 128 characters of `[A-Za-z0-9._-]`. Cheap to clone.
+///
+/// Endings and beginnings that transports use for their own physical queues (`.dlq`,
+/// `.quarantine`, `.marker`, `longshore.`, `amq.`) are refused, so no two queues can collide.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<str>);
+
+const LONGEST: usize = 128;
+const RESERVED_ENDINGS: [&str; 4] = [".dlq", ".quarantine", ".marker", ".lock"];
+const RESERVED_BEGINNINGS: [&str; 2] = ["longshore.", "amq."];
+
+impl Name {
+    /// Checks and keeps a name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] with the rule that was broken.
+    pub fn new(name: impl AsRef<str>) -> Result<Self> {
+        let name = name.as_ref();
+        let invalid = |why: String| {
+            let shown = printable(name, 64);
+            Err(Error::new(
+                ErrorKind::Invalid,
+                format!("the name \"{shown}\" {why}"),
+            ))
+        };
+        if name.is_empty() || name.len() > LONGEST {
+            return invalid(format!("must have 1 to {LONGEST} characters"));
+        }
+        if !name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        {
+            return invalid("may hold only letters, digits, '.', '_' and '-'".into());
+        }
+        for ending in RESERVED_ENDINGS {
+            if name.ends_with(ending) {
+                return invalid(format!("must not end with the reserved \"{ending}\""));
+            }
+        }
+        for beginning in RESERVED_BEGINNINGS {
+            if name.starts_with(beginning) {
+                return invalid(format!("must not begin with the reserved \"{beginning}\""));
+            }
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_names_pass_and_hostile_ones_do_not() {
+        for good in ["orders", "eu.orders", "a-b_c.9", &"x".repeat(128)] {
+            assert_eq!(
+                Name::new(good).map(|n| n.to_string()).ok().as_deref(),
+                Some(good)
+            );
+        }
+        for bad in [
+            "",
+            &"x".repeat(129),
+            "a b",
+            "a\n",
+            "{a}",
+            "a*",
+            "a#",
+            "ü",
+            "a\u{1b}[0m",
+            "orders.dlq",
+            "orders.quarantine",
+            "longshore.delay",
+            "amq.topic",
+        ] {
+            let error = Name::new(bad).expect_err(bad);
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(!error.to_string().contains(['\n', '\u{1b}']), "{error}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The adapter contract: what a broker must do for Longshore. Batch-first and dyn-safe; the
+//! conformance suite of `longshore-testing` is its executable form.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    Admin, Declare, Delivery, Envelope, Error, ErrorKind, Limits, Name, Part, Receipt,
+    ReplyAddress, Result, Settlement, Text, Topology, Unsettled,
+};
+
+/// What a transport keeps by itself. Asking for more is an error at start-up.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Priority lanes.
+    pub lanes: bool,
+    /// Partitions with exclusive ownership and fencing tokens.
+    pub partitions: bool,
+    /// Topics, and whether a message reaches all bound queues or none.
+    pub topics: bool,
+    /// See `topics`.
+    pub atomic_topics: bool,
+    /// The longest delay; `None` where there are no delays.
+    pub longest_delay: Option<Duration>,
+    /// `settle` applies outcome, session state and dedup mark in one step.
+    pub atomic_settle: bool,
+    /// `publish` answers [`Published::Duplicate`] inside the dedup window.
+    pub dedup_at_publish: bool,
+    /// How long a delivery may stay unsettled at most; `None` without a limit.
+    pub longest_lock: Option<Duration>,
+    /// What was confirmed survives the death of broker and process.
+    pub durable: bool,
+}
+
+/// Where a message goes. Always chosen by configuration, never by a header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Destination {
+    /// One part of a queue.
+    Queue(Name, Part),
+    /// Every queue bound to the topic.
+    Topic(Name),
+    /// The requester.
+    Reply(ReplyAddress),
+}
+
+/// One message to publish.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Where to.
+    pub to: Destination,
+    /// What. Its id is set and it keeps the limits.
+    pub envelope: Envelope,
+    /// How long until a worker may see it.
+    pub delay: Duration,
+    /// How long the destination remembers ids, where it does.
+    pub dedup_window: Option<Duration>,
+}
+
+/// What a confirmed publish found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// Stored durably.
+    Accepted,
+    /// The same id is known inside the dedup window; nothing was stored.
+    Duplicate,
+}
+
+/// The right to one partition. The token is larger than every earlier one of it, over all processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    /// Which partition.
+    pub partition: u16,
+    /// The fencing token.
+    pub token: u64,
+}
+
+/// One part to consume, and how.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    /// The queue, declared again whenever it turns out to be missing.
+    pub topology: Arc<Topology>,
+    /// Whether missing things may be created.
+    pub declare: Declare,
+    /// Which part of it.
+    pub part: Part,
+    /// The right to a partition.
+    pub ownership: Option<Ownership>,
+    /// Unsettled deliveries at most.
+    pub prefetch: u16,
+    /// How long a lock lasts where the broker needs one; renewed at a third of it.
+    pub lock: Duration,
+    /// After how many unexplained returns a message is a suspect and is kept away from others.
+    pub suspect_returns: u32,
+    /// What a delivery may be at most.
+    pub limits: Limits,
+}
+
+/// A running subscription: where deliveries come from and where they are settled.
+pub type Subscribed = (Box<dyn Source>, Arc<dyn Settler>);
+
+/// Arrivals of one part.
+///
+/// The transport reads ahead on a task of its own, keeps the unsettled deliveries at or below the
+/// prefetch, renews every lock until it is settled, and repairs everything transient by itself:
+/// that shows only as a pause and in [`trouble`](Self::trouble). Dropping a source without
+/// [`stop`](Self::stop) abandons what it holds, as the death of the process would.
+pub trait Source: Send {
+    /// Moves 1 to `max` arrived deliveries into `into` and answers how many. 0: stopped, and
+    /// nothing more will come. Never waits inside, so cancelling loses nothing.
+    ///
+    /// # Errors
+    /// The source has ended for a reason that waiting will not mend.
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+        into: &mut Vec<Delivery>,
+    ) -> Poll<Result<usize>>;
+
+    /// Locks lost since the last call, each once. Deliveries not yet taken are dropped silently.
+    fn poll_lost(&mut self, cx: &mut Context<'_>, into: &mut Vec<Receipt>) -> Poll<()>;
+
+    /// Stops taking from the broker. What has arrived can still be taken and must be settled.
+    fn stop(&mut self);
+
+    /// Changes the prefetch of a lane; what is unsettled above it drains first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a partition, whose prefetch belongs to the queue.
+    fn set_prefetch(&mut self, prefetch: u16) -> Result<()>;
+
+    /// Why nothing can arrive just now; `None` while all is well.
+    fn trouble(&self) -> Option<Text>;
+}
+
+/// Settles the deliveries of one source.
+#[async_trait]
+pub trait Settler: Send + Sync {
+    /// Durably notes that these suspects are about to start. One answer each, in order;
+    /// [`ErrorKind::Stale`]: the lock is gone and it must not start.
+    async fn start(&self, suspects: &[Receipt]) -> Vec<Result<()>>;
+
+    /// One answer each, in order, within the confirmation time-out. Once polled it ends by itself:
+    /// dropping the future leaves the answer unknown but never half of one settlement.
+    async fn settle(&self, batch: Vec<Settlement>) -> Vec<Result<(), Unsettled>>;
+}
+
+/// This process among the live workers of a queue. Who takes how many partitions is the
+/// framework's business. Dropping it leaves.
+#[async_trait]
+pub trait Membership: Send + Sync {
+    /// How many workers are alive.
+    async fn live(&self) -> Result<usize>;
+    /// Takes a partition; `None` while somebody else holds it.
+    async fn acquire(&self, partition: u16) -> Result<Option<Ownership>>;
+    /// Gives it back, once its source is drained and dropped.
+    async fn release(&self, ownership: Ownership) -> Result<()>;
+    /// Ownerships lost since the last call.
+    fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<Ownership>;
+}
+
+/// One broker. Made by its crate's `connect`, shared by everything a client does.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// The name used in telemetry: `rabbitmq`, `redis`, `memory`.
+    fn system(&self) -> &'static str;
+    /// What it keeps by itself.
+    fn capabilities(&self) -> &Capabilities;
+    /// Creates or verifies a queue.
+    async fn declare(&self, topology: &Topology, declare: Declare) -> Result<()>;
+    /// One answer each, in order, pipelined. `Ok` only once stored durably. Dropping the future
+    /// makes the rest unknown and undoes nothing.
+    async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Published>>;
+    /// Starts to consume one part. Waits at most the connection time-out for a broker.
+    async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed>;
+    /// Becomes a live worker of a queue with sessions.
+    async fn join(&self, _queue: &Name) -> Result<Box<dyn Membership>> {
+        Err(unsupported("sessions"))
+    }
+    /// A reply queue of this client, made again after a reconnect under the same address or ended
+    /// with an error.
+    async fn inbox(&self) -> Result<(ReplyAddress, Box<dyn Source>)> {
+        Err(unsupported("request/reply"))
+    }
+    /// The operator's side.
+    fn admin(&self) -> &dyn Admin;
+    /// Ends every connection and task within this time; later calls answer [`ErrorKind::Closed`].
+    async fn close(&self, within: Duration);
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("this transport has no {what}"),
+    )
+}
+
+const _: fn(&dyn Transport, &dyn Source, &dyn Settler, &dyn Membership) = |_, _, _, _| ();

@@ -1,0 +1,1 @@
+//! Longshore's transport inside one process.

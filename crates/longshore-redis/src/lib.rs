@@ -1,0 +1,1 @@
+//! Longshore's transport over Redis Streams.

@@ -1,0 +1,1 @@
+//! Azure-Service-Bus-grade messaging for Rust services on the broker they already run.

@@ -1,0 +1,1 @@
+//! Programs that show Longshore; see the files beside this package's manifest.
