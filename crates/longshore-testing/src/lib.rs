@@ -1,0 +1,9 @@
+//! Tools for whoever writes a Longshore transport or tests a service that uses one.
+//!
+//! - [`brokers`]: private RabbitMQ and Redis processes that a test may kill, freeze and restart, and
+//!   the addresses of the shared ones that `cargo xtask test` provides (Unix only).
+//! - [`proxy`]: a TCP proxy that breaks connections in the ways networks do.
+
+#[cfg(unix)]
+pub mod brokers;
+// pub mod proxy;
