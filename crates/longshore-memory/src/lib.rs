@@ -1,1 +1,49 @@
 //! Longshore's transport inside one process.
+//!
+//! It keeps every promise that does not need a second machine: deliveries under locks, attempts
+//! counted by the broker, delays, dead letters, topics, bounded queues. What it holds dies with the
+//! process, and it says so in its [`Capabilities`](longshore_core::Capabilities).
+//!
+//! It spawns no task and reads no clock of its own: a source is polled against the shared state with
+//! one timer, so a simulation that holds time and ids sees one history per seed.
+
+mod address;
+mod admin;
+mod broker;
+mod dead_letters;
+mod delay;
+mod entry;
+mod lane;
+mod locks;
+mod queue;
+mod settler;
+mod source;
+mod topology;
+mod transport;
+
+use std::sync::Arc;
+
+use longshore_core::{ConnectOptions, Result, Transport};
+
+pub use broker::MemoryBroker;
+
+/// Opens a transport to a broker in this process.
+///
+/// `memory:` is a fresh broker that nobody else can reach. `memory:orders` is the broker of that
+/// name: everybody who names it gets the same one, for as long as anybody keeps a transport or a
+/// source of it. The clock of whoever names it first is the broker's clock.
+///
+/// ```
+/// # fn main() -> longshore_core::Result<()> {
+/// let transport = longshore_memory::connect("memory:", Default::default())?;
+/// assert_eq!(transport.system(), "memory");
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::Invalid`](longshore_core::ErrorKind::Invalid) for another scheme or a name that breaks
+/// the rules of [`Name`](longshore_core::Name), [`ErrorKind::Full`](longshore_core::ErrorKind::Full)
+/// where 1,024 named brokers live already.
+pub fn connect(url: &str, options: ConnectOptions) -> Result<Arc<dyn Transport>> {
+    Ok(address::broker(url, &options)?.open())
+}

@@ -1,0 +1,42 @@
+//! Messages waiting for their time.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::entry::Entry;
+
+/// Ordered by due time, then by arrival, so that equal times keep their order.
+#[derive(Debug, Default)]
+pub(crate) struct Delayed {
+    waiting: BTreeMap<(Duration, u64), Entry>,
+    serial: u64,
+}
+
+impl Delayed {
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// When the first is due, by the broker's clock.
+    pub(crate) fn next(&self) -> Option<Duration> {
+        self.waiting.keys().next().map(|(due, _)| *due)
+    }
+
+    /// Keeps an entry until `due`.
+    pub(crate) fn add(&mut self, due: Duration, entry: Entry) {
+        self.serial += 1;
+        self.waiting.insert((due, self.serial), entry);
+    }
+
+    /// The first entry that is due.
+    pub(crate) fn due(&mut self, now: Duration) -> Option<Entry> {
+        let first = self.waiting.first_entry()?;
+        let (due, _) = *first.key();
+        if due > now {
+            return None;
+        }
+        let mut entry = first.remove();
+        entry.since = due;
+        Some(entry)
+    }
+}

@@ -1,0 +1,32 @@
+//! A message as the broker keeps it.
+
+use std::time::Duration;
+
+use longshore_core::Envelope;
+
+/// A message with what the broker counts about it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) envelope: Envelope,
+    /// Starts noted so far; the next one has this number plus one.
+    pub(crate) attempts: u32,
+    /// How often its source died with it.
+    pub(crate) returns: u32,
+    /// Came back unexplained too often: delivered alone, its start noted before it happens.
+    pub(crate) suspect: bool,
+    /// When it became ready, by the broker's clock.
+    pub(crate) since: Duration,
+}
+
+impl Entry {
+    /// A message nobody has seen.
+    pub(crate) fn new(envelope: Envelope, since: Duration) -> Self {
+        Self {
+            envelope,
+            attempts: 0,
+            returns: 0,
+            suspect: false,
+            since,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Settles the deliveries of one source.
+
+use std::{sync::Arc, task::Waker, time::Duration};
+
+use async_trait::async_trait;
+use longshore_core::{Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict};
+
+use crate::{
+    broker::{Shared, State},
+    source::Place,
+    transport::delay_is_possible,
+};
+
+/// Settles straight in the shared state, a batch in one step.
+pub(crate) struct MemorySettler {
+    shared: Arc<Shared>,
+    place: Place,
+}
+
+impl MemorySettler {
+    /// The settler of the source that stands there.
+    pub(crate) fn new(shared: Arc<Shared>, place: Place) -> Self {
+        Self { shared, place }
+    }
+
+    fn note(&self, state: &mut State, receipt: &Receipt) -> Result<()> {
+        let place = &self.place;
+        let locked = state
+            .lane(&place.queue, &place.lane)
+            .filter(|_| receipt.scope == place.scope)
+            .and_then(|lane| lane.consumers.get_mut(&place.scope))
+            .and_then(|consumer| consumer.locks.get_mut(receipt.tag))
+            .ok_or_else(stale)?;
+        locked.counts = true;
+        Ok(())
+    }
+
+    fn settle_one(
+        &self,
+        state: &mut State,
+        settlement: Settlement,
+        now: Duration,
+        wakers: &mut Vec<Waker>,
+    ) -> Result<(), Unsettled> {
+        if let Err(error) = possible(&settlement.verdict) {
+            return Err(settlement.refused(error));
+        }
+        let Place { queue, lane, scope } = &self.place;
+        let receipt = settlement.receipt;
+        let unlocked = state.queues.get_mut(queue).and_then(|queue| {
+            let lane = queue.lanes.get_mut(lane)?;
+            let ours = receipt.scope == *scope;
+            let entry = ours.then(|| lane.unlock(*scope, receipt.tag, wakers))??;
+            Some((entry, lane, &mut queue.dead, &mut queue.stored))
+        });
+        let Some((mut entry, lane_state, dead, stored)) = unlocked else {
+            return Err(settlement.refused(stale()));
+        };
+        match settlement.verdict {
+            Verdict::Retry { after } => {
+                entry.attempts = entry.attempts.saturating_add(1);
+                entry.since = now;
+                lane_state.add(entry, now, now.saturating_add(after), wakers);
+            }
+            Verdict::DeadLetter { reason, detail } => {
+                let at = self.shared.clock.wall();
+                let why = (reason, detail);
+                dead.add(entry, lane.clone(), why, settlement.attempt, at);
+            }
+            Verdict::Release => lane_state.put_back(entry, wakers),
+            _ => *stored = stored.saturating_sub(1),
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what this transport cannot do, before anything is unlocked.
+fn possible(verdict: &Verdict) -> Result<()> {
+    match verdict {
+        Verdict::Complete | Verdict::Release | Verdict::DeadLetter { .. } => Ok(()),
+        Verdict::Retry { after } => delay_is_possible(*after),
+        _ => Err(Error::new(
+            ErrorKind::Unsupported,
+            "the memory transport holds nothing in place; retry instead",
+        )),
+    }
+}
+
+fn stale() -> Error {
+    Error::new(
+        ErrorKind::Stale,
+        "the lock is gone: it was settled already, or its source ended",
+    )
+}
+
+#[async_trait]
+impl Settler for MemorySettler {
+    async fn start(&self, suspects: &[Receipt]) -> Vec<Result<()>> {
+        self.shared.change(|state, _| {
+            let notes = suspects.iter().map(|receipt| self.note(state, receipt));
+            notes.collect()
+        })
+    }
+
+    async fn settle(&self, batch: Vec<Settlement>) -> Vec<Result<(), Unsettled>> {
+        let now = self.shared.clock.monotonic();
+        self.shared.change(|state, wakers| {
+            batch
+                .into_iter()
+                .map(|settlement| self.settle_one(state, settlement, now, wakers))
+                .collect()
+        })
+    }
+}
