@@ -6,4 +6,4 @@
 
 #[cfg(unix)]
 pub mod brokers;
-// pub mod proxy;
+pub mod proxy;

@@ -1,0 +1,81 @@
+//! One proxied connection: two sockets, two pumps, one end.
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+
+use super::counters::Tally;
+use super::flow::{Direction, Flow, pump};
+
+/// How a connection ends, on both sides alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// FIN. Where a peer had sent bytes that nobody read, the system follows it with an RST.
+    Close,
+    /// RST.
+    Reset,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Connection {
+    pub(super) fn new(client: TcpStream, server: TcpStream) -> Self {
+        // Small frames must not wait for each other: the delay is ours to choose.
+        let _ = client.set_nodelay(true);
+        let _ = server.set_nodelay(true);
+        Self { client, server }
+    }
+
+    /// Runs until both sides have finished, one has broken, a flow ends it, or `ended` says so (or its
+    /// sender is dropped).
+    pub(super) async fn run(
+        mut self,
+        ended: oneshot::Receiver<End>,
+        flows: (watch::Receiver<Flow>, watch::Receiver<Flow>),
+        tally: &Tally,
+    ) {
+        let end = {
+            let (client_reads, client_writes) = self.client.split();
+            let (server_reads, server_writes) = self.server.split();
+            let up = pump(
+                Direction::ToServer,
+                client_reads,
+                server_writes,
+                flows.0,
+                tally,
+            );
+            let down = pump(
+                Direction::ToClient,
+                server_reads,
+                client_writes,
+                flows.1,
+                tally,
+            );
+            let both = async {
+                match tokio::try_join!(up, down) {
+                    Ok(_) => End::Close,
+                    Err(end) => end,
+                }
+            };
+            tokio::select! {
+                biased;
+                end = ended => end.unwrap_or(End::Close),
+                end = both => end,
+            }
+        };
+        match end {
+            End::Reset => {
+                let _ = self.client.set_zero_linger();
+                let _ = self.server.set_zero_linger();
+            }
+            End::Close => {
+                let _ = self.client.shutdown().await;
+                let _ = self.server.shutdown().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! A TCP proxy that breaks connections in the ways networks do.
+//!
+//! Put it between a client and a broker, and switch it while both run:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use longshore_testing::proxy::{Direction, Flow, Proxy};
+//!
+//! let proxy = Proxy::start("127.0.0.1:5672").await?;
+//! let url = proxy.url("amqp://guest:guest@127.0.0.1:5672"); // for the client under test
+//! proxy.set_both(Flow::Freeze); // half-open: sockets stay, nothing passes
+//! proxy.set(Direction::ToClient, Flow::Discard); // answers are lost, requests arrive
+//! proxy.reset_all().await; // RST on every connection
+//! proxy.pass().await?; // all well again
+//! # Ok(())
+//! # }
+//! ```
+
+mod connection;
+mod counters;
+mod flow;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use connection::{Connection, End};
+use counters::Tally;
+
+pub use counters::Counters;
+pub use flow::{Direction, Flow};
+
+/// A listening proxy on a free port of 127.0.0.1, in front of one upstream address.
+///
+/// What is set applies to existing and to new connections alike, and to every byte sent after the setting
+/// call has returned. It must be used within the tokio runtime it was started on. Dropping it closes its
+/// listener and all its connections.
+#[derive(Debug)]
+pub struct Proxy {
+    addr: SocketAddr,
+    // Bound and never listening: keeps the port ours while new connections are refused.
+    _reservation: TcpSocket,
+    accepting: Mutex<Option<JoinHandle<()>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: SocketAddr,
+    to_server: watch::Sender<Flow>,
+    to_client: watch::Sender<Flow>,
+    live: Mutex<BTreeMap<u64, Live>>,
+    tally: Tally,
+}
+
+#[derive(Debug)]
+struct Live {
+    end: oneshot::Sender<End>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Listens and passes everything on to `upstream`, which need not be up yet. A name is resolved once, now.
+    ///
+    /// # Errors
+    /// The upstream's name does not resolve, or no port can be bound.
+    pub async fn start(upstream: impl ToSocketAddrs) -> io::Result<Self> {
+        let unresolved = || {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                "the upstream's name has no address",
+            )
+        };
+        let upstream = tokio::net::lookup_host(upstream)
+            .await?
+            .next()
+            .ok_or_else(unresolved)?;
+        let reservation = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let addr = reservation.local_addr()?;
+        let shared = Arc::new(Shared {
+            upstream,
+            to_server: watch::Sender::new(Flow::Pass),
+            to_client: watch::Sender::new(Flow::Pass),
+            live: Mutex::default(),
+            tally: Tally::default(),
+        });
+        let proxy = Self {
+            addr,
+            _reservation: reservation,
+            accepting: Mutex::default(),
+            shared,
+        };
+        proxy.accept_new()?;
+        Ok(proxy)
+    }
+
+    /// Where clients connect.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// A broker's URL with its (single) host and port replaced by the proxy's; credentials and path stay.
+    pub fn url(&self, of: &str) -> String {
+        let (scheme, rest) = of.split_once("://").unwrap_or(("", of));
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let credentials = authority.rfind('@').map_or("", |at| &authority[..=at]);
+        format!("{scheme}://{credentials}{}{path}", self.addr)
+    }
+
+    /// Changes what happens to the bytes of one direction.
+    pub fn set(&self, direction: Direction, flow: Flow) {
+        let flows = match direction {
+            Direction::ToServer => &self.shared.to_server,
+            Direction::ToClient => &self.shared.to_client,
+        };
+        flows.send_replace(flow);
+    }
+
+    /// Changes what happens to the bytes of both directions.
+    pub fn set_both(&self, flow: Flow) {
+        self.set(Direction::ToServer, flow);
+        self.set(Direction::ToClient, flow);
+    }
+
+    /// Back to normal: both directions pass, new connections are accepted.
+    ///
+    /// # Errors
+    /// The port cannot be listened on again.
+    pub async fn pass(&self) -> io::Result<()> {
+        self.set_both(Flow::Pass);
+        self.accept_new()
+    }
+
+    /// Refuses new connections from now on (`ECONNREFUSED`); existing ones go on. [`pass`](Self::pass) ends it.
+    pub async fn refuse_new(&self) {
+        let accepting = lock(&self.accepting).take();
+        if let Some(task) = accepting {
+            task.abort();
+            // Awaited, because the listener is closed when the task is dropped, not when it is told to be.
+            let _ = task.await;
+        }
+    }
+
+    /// Cuts every connection with an RST to both sides; returns their number once they are cut.
+    pub async fn reset_all(&self) -> usize {
+        self.end_all(End::Reset).await
+    }
+
+    /// Closes every connection with a FIN to both sides; returns their number once they are closed.
+    pub async fn close_all(&self) -> usize {
+        self.end_all(End::Close).await
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> Counters {
+        self.shared.tally.read(lock(&self.shared.live).len())
+    }
+
+    async fn end_all(&self, end: End) -> usize {
+        let ended = std::mem::take(&mut *lock(&self.shared.live));
+        let count = ended.len();
+        for live in ended.into_values() {
+            let _ = live.end.send(end);
+            let _ = live.task.await;
+        }
+        count
+    }
+
+    fn accept_new(&self) -> io::Result<()> {
+        let mut accepting = lock(&self.accepting);
+        if accepting.is_none() {
+            let listener = bound(self.addr)?.listen(1024)?;
+            *accepting = Some(tokio::spawn(accept(listener, Arc::clone(&self.shared))));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(task) = lock(&self.accepting).take() {
+            task.abort();
+        }
+        for live in std::mem::take(&mut *lock(&self.shared.live)).into_values() {
+            let _ = live.end.send(End::Close);
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            // Out of file descriptors, most likely: others get a chance to give some back.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let id = shared.tally.accepted();
+        let (end, ended) = oneshot::channel();
+        // Registered under the lock before the task can look for itself.
+        let mut live = lock(&shared.live);
+        let task = tokio::spawn(serve(client, ended, id, Arc::clone(&shared)));
+        live.insert(id, Live { end, task });
+    }
+}
+
+async fn serve(client: TcpStream, mut ended: oneshot::Receiver<End>, id: u64, shared: Arc<Shared>) {
+    tokio::select! {
+        biased;
+        end = &mut ended => {
+            if end == Ok(End::Reset) {
+                let _ = client.set_zero_linger();
+            }
+        }
+        connected = TcpStream::connect(shared.upstream) => match connected {
+            Ok(server) => {
+                let flows = (shared.to_server.subscribe(), shared.to_client.subscribe());
+                Connection::new(client, server).run(ended, flows, &shared.tally).await;
+            }
+            Err(_) => {
+                shared.tally.upstream_failed();
+                let _ = client.set_zero_linger();
+            }
+        },
+    }
+    lock(&shared.live).remove(&id);
+}
+
+/// Two sockets may be bound to one port as long as at most one of them listens.
+fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    Ok(socket)
+}
+
+/// Every critical section leaves the value whole, so a panic elsewhere does not make it unusable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
