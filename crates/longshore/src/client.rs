@@ -1,0 +1,235 @@
+//! An open connection to a transport.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use longshore_core::{
+    Capabilities, Clock, ConnectOptions, Declare, Error, ErrorKind, Ids, Limits, Name, Outgoing,
+    Published, Result, Stats, Topology, Transport,
+};
+
+use crate::{DeadLetters, Draft, Message, Publish, Queue, Target, telemetry};
+
+/// An open connection to a transport: publishes and administers; workers run on it. Cheap to clone,
+/// all clones share the connection.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+    declare: Declare,
+    limits: Limits,
+    /// Queues declared by this client. One that is found missing is forgotten and declared again.
+    declared: Mutex<BTreeMap<Name, Arc<Topology>>>,
+    sent: telemetry::Sent,
+}
+
+impl Client {
+    /// A client over any transport, also one of your own. `options` must be those the transport
+    /// was made with: client and transport share clock and ids.
+    pub fn new(
+        transport: Arc<dyn Transport>,
+        options: &ConnectOptions,
+        declare: Declare,
+        limits: Limits,
+    ) -> Self {
+        let sent = telemetry::Sent::new(transport.system());
+        Self {
+            inner: Arc::new(Inner {
+                transport,
+                clock: Arc::clone(&options.clock),
+                ids: Arc::clone(&options.ids),
+                declare,
+                limits,
+                declared: Mutex::default(),
+                sent,
+            }),
+        }
+    }
+
+    /// Publishes one message: set what belongs to it, then await it.
+    ///
+    /// The first publish to a queue declares it, unless the client is read-only.
+    ///
+    /// # Errors
+    /// `Invalid` before anything is sent; `NoSuchQueue`, `Rejected`, `Full` and `Unavailable` when
+    /// certainly nothing was stored; `Unknown` when it may have been.
+    pub fn publish<'a, M: Message, T: Target>(
+        &'a self,
+        target: &'a T,
+        message: &M,
+    ) -> Publish<'a, Self, T> {
+        Publish::new(self, target, Draft::new(message))
+    }
+
+    /// Publishes many messages in one pipelined call. One answer each, in order; one that fails
+    /// costs its neighbours nothing.
+    pub async fn publish_all<T: Target + Sync>(
+        &self,
+        target: &T,
+        messages: impl IntoIterator<Item = impl Into<Draft>>,
+    ) -> Vec<Result<Published>> {
+        let drafts: Vec<Draft> = messages.into_iter().map(Into::into).collect();
+        self.send(target, drafts).await
+    }
+
+    /// Creates the queue now instead of at first use, or verifies it where the client is read-only.
+    ///
+    /// # Errors
+    /// `TopologyDiffers` with what differs; `NoSuchQueue` where it is missing and may not be created.
+    pub async fn declare(&self, queue: &Queue) -> Result<()> {
+        self.ensure(queue.topology()).await
+    }
+
+    /// Figures of a queue, as far as the broker gives them.
+    ///
+    /// # Errors
+    /// `NoSuchQueue`, or what kept the broker from answering.
+    pub async fn stats(&self, queue: &Queue) -> Result<Stats> {
+        let name = &queue.topology().queue;
+        self.inner.transport.admin().stats(name).await
+    }
+
+    /// The dead letters of a queue.
+    pub fn dead_letters(&self, queue: &Queue) -> DeadLetters {
+        DeadLetters::new(self.clone(), queue.topology().queue.clone())
+    }
+
+    /// What the transport keeps by itself.
+    pub fn capabilities(&self) -> &Capabilities {
+        self.inner.transport.capabilities()
+    }
+
+    /// Ends the connection: what was accepted is confirmed first, for at most 5 seconds. Later calls
+    /// on any clone answer `Closed`. Stop workers before.
+    pub async fn close(&self) {
+        self.inner.transport.close(Duration::from_secs(5)).await;
+    }
+
+    pub(crate) fn transport(&self) -> &Arc<dyn Transport> {
+        &self.inner.transport
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    pub(crate) fn declare_mode(&self) -> Declare {
+        self.inner.declare
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    pub(crate) async fn send_one<T: Target>(&self, target: &T, draft: Draft) -> Result<Published> {
+        let mut answers = self.send(target, vec![draft]).await;
+        answers.pop().unwrap_or_else(|| Err(no_answer()))
+    }
+
+    async fn send<T: Target>(&self, target: &T, drafts: Vec<Draft>) -> Vec<Result<Published>> {
+        if let Some(topology) = target.declares()
+            && let Err(error) = self.ensure(topology).await
+        {
+            let again = || Error::new(error.kind(), error.to_string());
+            return drafts.iter().map(|_| Err(again())).collect();
+        }
+        let now = self.inner.clock.wall();
+        let mut answers = Vec::with_capacity(drafts.len());
+        let mut batch = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            match draft.finish(&self.inner.limits, now) {
+                Err(error) => answers.push(Some(Err(error))),
+                Ok((mut envelope, delay)) => {
+                    if envelope.id.is_empty() {
+                        envelope.id = self.inner.ids.text();
+                    }
+                    answers.push(None);
+                    batch.push(Outgoing {
+                        to: target.destination(),
+                        envelope,
+                        delay,
+                        dedup_window: None,
+                    });
+                }
+            }
+        }
+        let mut sent = self.send_batch(batch).await.into_iter();
+        answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or_else(|| sent.next().unwrap_or_else(|| Err(no_answer()))))
+            .collect()
+    }
+
+    /// The one way out: everything published by client or handler passes here.
+    pub(crate) async fn send_batch(&self, batch: Vec<Outgoing>) -> Vec<Result<Published>> {
+        if batch.is_empty() {
+            return Vec::new();
+        }
+        let begun = self.inner.clock.monotonic();
+        let span = telemetry::publish_span(self.inner.transport.system(), &batch);
+        let to: Vec<_> = batch.iter().map(|out| out.to.clone()).collect();
+        let answers =
+            tracing::Instrument::instrument(self.inner.transport.publish(batch), span).await;
+        self.inner
+            .sent
+            .count(&answers, self.inner.clock.monotonic().saturating_sub(begun));
+        for (to, answer) in to.iter().zip(&answers) {
+            if let (longshore_core::Destination::Queue(queue, _), Err(error)) = (to, answer)
+                && error.kind() == ErrorKind::NoSuchQueue
+            {
+                self.forget(queue);
+            }
+        }
+        answers
+    }
+
+    /// Declares a queue once.
+    pub(crate) async fn ensure(&self, topology: &Arc<Topology>) -> Result<()> {
+        let known = self.declared().get(&topology.queue).cloned();
+        if known.is_some_and(|known| Arc::ptr_eq(&known, topology) || known == *topology) {
+            return Ok(());
+        }
+        self.inner
+            .transport
+            .declare(topology, self.inner.declare)
+            .await?;
+        self.declared()
+            .insert(topology.queue.clone(), Arc::clone(topology));
+        Ok(())
+    }
+
+    fn forget(&self, queue: &Name) {
+        self.declared().remove(queue);
+    }
+
+    fn declared(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Arc<Topology>>> {
+        self.inner
+            .declared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn no_answer() -> Error {
+    Error::new(
+        ErrorKind::Unknown,
+        "the transport gave no answer for this message",
+    )
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("transport", &self.inner.transport.system())
+            .finish_non_exhaustive()
+    }
+}

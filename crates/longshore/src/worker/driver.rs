@@ -1,0 +1,302 @@
+//! The loop of one core inside a worker.
+
+use std::{collections::BTreeMap, future::poll_fn, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, poll, stream::FuturesUnordered};
+use longshore_core::{Delivery, ErrorKind, Receipt, Result, Settlement, Verdict};
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    SharedRef,
+    attempt::{About, Attempt},
+    conclude::{self, Ending},
+    handle::{Control, State},
+    intake::Desk,
+    settle::settle,
+};
+use crate::{Context, context::Start};
+
+/// Contexts kept for the next message.
+const KEPT_CONTEXTS: usize = 64;
+
+/// The loop of one core inside a worker: takes a batch, polls each handler once in place, settles
+/// those that are done and parks the others.
+pub(super) struct Driver {
+    index: usize,
+    drivers: usize,
+    shared: SharedRef,
+    control: watch::Receiver<Control>,
+    parked: FuturesUnordered<Attempt>,
+    /// Of those parked, by lock.
+    running: BTreeMap<Receipt, Context>,
+    /// Suspects whose start the broker is noting.
+    starting: FuturesUnordered<BoxFuture<'static, Noted>>,
+    settling: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Ended in this pass, not yet on their way to the broker.
+    ended: Vec<(Arc<Desk>, Settlement)>,
+    contexts: Vec<Context>,
+}
+
+type Noted = (Result<()>, Delivery, Arc<Desk>);
+
+impl Driver {
+    pub(super) fn new(
+        index: usize,
+        drivers: usize,
+        shared: SharedRef,
+        control: watch::Receiver<Control>,
+    ) -> Self {
+        Self {
+            index,
+            drivers,
+            shared,
+            control,
+            parked: FuturesUnordered::new(),
+            running: BTreeMap::new(),
+            starting: FuturesUnordered::new(),
+            settling: FuturesUnordered::new(),
+            ended: Vec::new(),
+            contexts: Vec::new(),
+        }
+    }
+
+    /// Runs until the worker stops and everything taken here is settled, or the stop deadline and
+    /// the grace after it have passed.
+    pub(super) async fn run(mut self) {
+        let mut batch = Vec::new();
+        let mut lost = Vec::new();
+        loop {
+            let control = *self.control.borrow_and_update();
+            let stopping = match control.state {
+                State::Stopping { deadline } => Some(deadline),
+                _ => None,
+            };
+            if stopping.is_some() && self.is_idle() {
+                return;
+            }
+            let (room, wait) = self.room(&control);
+            let intake = &self.shared.intake;
+            let index = self.index;
+            tokio::select! {
+                biased;
+                changed = self.control.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = async { tokio::time::sleep_until(stopping.unwrap_or_else(Instant::now)).await },
+                    if stopping.is_some() => return self.give_up().await,
+                () = poll_fn(|cx| intake.poll_lost(index, cx, &mut lost)) => self.lose(&mut lost),
+                Some((about, ending)) = self.parked.next(), if !self.parked.is_empty() =>
+                    self.end(about, ending),
+                Some(noted) = self.starting.next(), if !self.starting.is_empty() =>
+                    self.noted(noted).await,
+                Some(()) = self.settling.next(), if !self.settling.is_empty() => {}
+                desk = poll_fn(|cx| intake.poll_take(index, cx, room, &mut batch)), if room > 0 =>
+                    self.take(&mut batch, &desk).await,
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            }
+            while let Some(Some((about, ending))) = self.parked.next().now_or_never() {
+                self.end(about, ending);
+            }
+            self.hand_over().await;
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.parked.is_empty()
+            && self.starting.is_empty()
+            && self.settling.is_empty()
+            && self.ended.is_empty()
+    }
+
+    /// How many more may start here now, and how long to wait where only the rate forbids it.
+    fn room(&self, control: &Control) -> (usize, Option<Duration>) {
+        if control.state != State::Running {
+            return (0, None);
+        }
+        // The slots are shared out evenly; the first drivers take what is left over.
+        let share = control.concurrency / self.drivers
+            + usize::from(self.index < control.concurrency % self.drivers);
+        let room = share.saturating_sub(self.parked.len() + self.starting.len());
+        match &self.shared.pace {
+            Some(pace) if room > 0 => {
+                match pace.allow(room, self.shared.client.clock().monotonic()) {
+                    Ok(allowed) => (allowed, None),
+                    Err(wait) => (0, Some(wait)),
+                }
+            }
+            _ => (room, None),
+        }
+    }
+
+    async fn take(&mut self, batch: &mut Vec<Delivery>, desk: &Arc<Desk>) {
+        self.shared.work.consumed.increment(batch.len() as u64);
+        let wall = self.shared.client.clock().wall();
+        let mut starts = 0;
+        for mut delivery in batch.drain(..) {
+            if let Some(verdict) = conclude::refusal(&mut delivery, &self.shared.settings, wall) {
+                self.set_aside(delivery, verdict, desk);
+                continue;
+            }
+            starts += 1;
+            if delivery.suspect {
+                let desk = Arc::clone(desk);
+                self.starting.push(Box::pin(async move {
+                    let mut answers = desk.settler.start(&[delivery.receipt]).await;
+                    (answers.pop().unwrap_or(Ok(())), delivery, desk)
+                }));
+            } else {
+                self.begin(delivery, Arc::clone(desk)).await;
+            }
+        }
+        if let Some(pace) = &self.shared.pace {
+            pace.started(starts);
+        }
+    }
+
+    /// The broker has noted that a suspect starts, or has not.
+    async fn noted(&mut self, (answer, delivery, desk): Noted) {
+        match answer {
+            Ok(()) => self.begin(delivery, desk).await,
+            Err(error) if error.kind() == ErrorKind::Stale => {
+                self.shared.work.locks_lost.increment(1);
+                self.shared.intake.done(&desk, 1);
+            }
+            // Nobody knows whether it was noted, so it must not start under this number here.
+            Err(_) => self.set_aside(delivery, Verdict::Release, &desk),
+        }
+    }
+
+    /// Starts the handler and polls it once in place.
+    async fn begin(&mut self, delivery: Delivery, desk: Arc<Desk>) {
+        let shared = &self.shared;
+        let timing = shared.dispatch.timing(&delivery.envelope.kind);
+        let limit = timing.limit.unwrap_or(shared.settings.time_limit);
+        let begun = shared.client.clock().monotonic();
+        let span = shared.work.process_span(&delivery);
+        let receipt = delivery.receipt;
+        let start = Start {
+            envelope: delivery.envelope,
+            attempt: delivery.attempt,
+            max_attempts: shared.settings.max_attempts,
+            deadline: begun + limit,
+        };
+        let cx = self.context(start);
+        let handling = self.shared.dispatch.call(cx.clone());
+        let about = About {
+            cx,
+            receipt,
+            desk,
+            begun,
+        };
+        let mut attempt = Attempt::new(about, handling, timing, limit, span);
+        self.shared.work.running.increment(1.0);
+        if let std::task::Poll::Ready((about, ending)) = poll!(&mut attempt) {
+            self.end(about, ending);
+        } else if let (Some(receipt), Some(cx)) = (attempt.receipt(), attempt.context()) {
+            self.running.insert(receipt, cx.clone());
+            self.parked.push(attempt);
+        }
+    }
+
+    fn context(&mut self, start: Start) -> Context {
+        let start = match self.contexts.pop() {
+            None => start,
+            Some(kept) => match kept.recycle(start) {
+                Ok(cx) => return cx,
+                Err(start) => start,
+            },
+        };
+        Context::new(self.shared.client.clone(), start)
+    }
+
+    /// A start has ended: from here on it is a settlement.
+    fn end(&mut self, about: About, ending: Ending) {
+        let About {
+            mut cx,
+            receipt,
+            desk,
+            begun,
+        } = about;
+        self.running.remove(&receipt);
+        let shared = &self.shared;
+        let work = &shared.work;
+        work.running.decrement(1.0);
+        work.process
+            .record(shared.client.clock().monotonic().saturating_sub(begun));
+        match &ending {
+            Ending::Answered(Err(_)) => work.errors.increment(1),
+            Ending::Panicked(_) => work.panics.increment(1),
+            Ending::TimeLimit(_) => work.time_limits.increment(1),
+            _ => {}
+        }
+        let attempt = cx.attempt();
+        let verdict = conclude::verdict(ending, attempt, cx.idempotency_key(), &shared.settings);
+        let settlement = match verdict {
+            Verdict::Complete => Settlement::complete(receipt, attempt),
+            verdict => Settlement::new(receipt, attempt, verdict, cx.take_envelope()),
+        };
+        self.ended.push((desk, settlement));
+        if self.contexts.len() < KEPT_CONTEXTS {
+            self.contexts.push(cx);
+        }
+    }
+
+    /// A delivery that never starts.
+    fn set_aside(&mut self, delivery: Delivery, verdict: Verdict, desk: &Arc<Desk>) {
+        let Delivery {
+            receipt,
+            attempt,
+            envelope,
+            ..
+        } = delivery;
+        let settlement = Settlement::new(receipt, attempt, verdict, envelope);
+        self.ended.push((Arc::clone(desk), settlement));
+    }
+
+    fn lose(&mut self, lost: &mut Vec<Receipt>) {
+        for receipt in lost.drain(..) {
+            if let Some(cx) = self.running.get(&receipt) {
+                self.shared.work.locks_lost.increment(1);
+                cx.cancel();
+            }
+        }
+    }
+
+    /// Sends on what has ended, one batch for each desk, and gets each under way at once.
+    async fn hand_over(&mut self) {
+        while let Some((desk, first)) = self.ended.pop() {
+            let mut batch = vec![first];
+            let mut others = Vec::new();
+            for (of, settlement) in self.ended.drain(..).rev() {
+                if Arc::ptr_eq(&of, &desk) {
+                    batch.push(settlement);
+                } else {
+                    others.push((of, settlement));
+                }
+            }
+            self.ended = others;
+            let mut settling: BoxFuture<'static, ()> =
+                Box::pin(settle(Arc::clone(&self.shared), desk, batch));
+            if poll!(&mut settling).is_pending() {
+                self.settling.push(settling);
+            }
+        }
+        while let Some(Some(())) = self.settling.next().now_or_never() {}
+    }
+
+    /// The stop deadline has passed: cancels and drops what still runs, and settles it as far as
+    /// the grace allows.
+    async fn give_up(mut self) {
+        for attempt in std::mem::take(&mut self.parked) {
+            match attempt.abandon() {
+                Some((about, ending)) => self.end(about, ending),
+                None => self.shared.work.running.decrement(1.0),
+            }
+        }
+        self.hand_over().await;
+        let settled = async { while self.settling.next().await.is_some() {} };
+        let _ = tokio::time::timeout(super::handle::GRACE, settled).await;
+    }
+}

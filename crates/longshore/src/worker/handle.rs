@@ -1,0 +1,178 @@
+//! A running worker, seen from outside.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use longshore_core::{Result, Text};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use super::SharedRef;
+
+/// After the stop deadline: the time in which what was dropped is settled.
+pub(super) const GRACE: Duration = Duration::from_millis(400);
+
+/// A running worker, seen from outside.
+///
+/// Dropping it stops the worker as [`stop`](Self::stop) does, in the background; the runtime must
+/// live long enough for that.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    control: watch::Sender<Control>,
+    shared: Arc<Seen>,
+    keeper: Option<JoinHandle<()>>,
+    stop_deadline: Duration,
+}
+
+/// Whether a worker can do its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Health {
+    /// Connected and taking messages.
+    Ready,
+    /// Nothing arrives just now, and why. The worker goes on trying.
+    NotReady(Text),
+}
+
+/// What a worker is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Control {
+    pub(super) state: State,
+    pub(super) concurrency: usize,
+    pub(super) prefetch: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Running,
+    Paused,
+    Stopping { deadline: Instant },
+}
+
+/// Why nothing arrives, where the worker itself knows.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble(Mutex<Option<Text>>);
+
+impl Trouble {
+    pub(super) fn set(&self, trouble: Option<Text>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    fn get(&self) -> Option<Text> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+struct Seen(SharedRef);
+
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.work.queue)
+    }
+}
+
+impl WorkerHandle {
+    pub(super) fn new(
+        control: watch::Sender<Control>,
+        shared: SharedRef,
+        keeper: JoinHandle<()>,
+    ) -> Self {
+        Self {
+            control,
+            stop_deadline: shared.settings.stop_deadline,
+            shared: Arc::new(Seen(shared)),
+            keeper: Some(keeper),
+        }
+    }
+
+    /// Stops gracefully: takes nothing more, hands back what never started at no cost to its
+    /// attempts, lets running handlers finish until the stop deadline, then cancels and drops them
+    /// (their attempt is used up), settles, and closes. Over by the deadline + 0.5 s.
+    pub async fn stop(mut self) {
+        self.begin_stop();
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.await;
+        }
+    }
+
+    /// Takes nothing more and hands back what never started; running handlers go on.
+    pub fn pause(&self) {
+        self.switch(State::Running, State::Paused);
+    }
+
+    /// Takes messages again.
+    pub fn resume(&self) {
+        self.switch(State::Paused, State::Running);
+    }
+
+    /// Changes how many handlers run at a time, from the next start on.
+    ///
+    /// # Panics
+    /// Outside 1 to 10,000.
+    #[track_caller]
+    pub fn set_concurrency(&self, handlers: usize) {
+        let concurrency = super::within("concurrency", handlers, 1, 10_000);
+        self.control
+            .send_modify(|control| control.concurrency = concurrency);
+    }
+
+    /// Changes how many messages may be here unsettled; what is above it drains first.
+    ///
+    /// # Errors
+    /// `Unsupported` where the transport cannot change it while running.
+    ///
+    /// # Panics
+    /// Outside 1 to 1,000.
+    #[track_caller]
+    pub fn set_prefetch(&self, messages: u16) -> Result<()> {
+        let prefetch = super::within("prefetch", messages, 1, 1_000);
+        self.shared.0.intake.set_prefetch(prefetch)?;
+        self.control
+            .send_modify(|control| control.prefetch = prefetch);
+        Ok(())
+    }
+
+    /// Whether the worker can do its work. Turns not-ready within 5 s of the broker going away.
+    pub fn health(&self) -> Health {
+        let shared = &self.shared.0;
+        let stopped = self.keeper.as_ref().is_none_or(JoinHandle::is_finished);
+        let trouble = match self.control.borrow().state {
+            _ if stopped => Some(Text::from_static("the worker has stopped")),
+            State::Paused => Some(Text::from_static("the worker is paused")),
+            State::Stopping { .. } => Some(Text::from_static("the worker is stopping")),
+            State::Running => shared.trouble.get().or_else(|| shared.intake.trouble()),
+        };
+        trouble.map_or(Health::Ready, Health::NotReady)
+    }
+
+    fn switch(&self, from: State, to: State) {
+        self.control.send_if_modified(|control| {
+            let fits = control.state == from;
+            if fits {
+                control.state = to;
+            }
+            fits
+        });
+    }
+
+    fn begin_stop(&self) {
+        let deadline = Instant::now() + self.stop_deadline;
+        self.control.send_if_modified(|control| {
+            let fits = !matches!(control.state, State::Stopping { .. });
+            if fits {
+                control.state = State::Stopping { deadline };
+            }
+            fits
+        });
+    }
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        self.begin_stop();
+    }
+}

@@ -1,0 +1,246 @@
+//! Where the drivers of a worker get their deliveries from.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use longshore_core::{Delivery, Error, Receipt, Result, Settler, Source, Subscribed, Text};
+use tokio::sync::Notify;
+
+/// Where the drivers of a worker get their deliveries from: one source, shared by all of them.
+///
+/// A source knows one waker, so it is given one that wakes every waiting driver; whoever comes
+/// first takes what there is.
+pub(super) struct Intake {
+    state: Mutex<State>,
+    waiting: Arc<Waiting>,
+    waker: Waker,
+    /// Told when the source has ended by itself.
+    pub(super) ended: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    open: Option<Line>,
+    /// Closed sources whose last deliveries are still being handled.
+    retiring: Vec<Line>,
+    ended_with: Option<Error>,
+    /// Lost locks each driver has not looked at yet.
+    lost: Vec<Vec<Receipt>>,
+}
+
+struct Line {
+    source: Box<dyn Source>,
+    desk: Arc<Desk>,
+}
+
+/// Where the deliveries of one source are settled, and how many still have to be.
+pub(super) struct Desk {
+    pub(super) settler: Arc<dyn Settler>,
+    unsettled: AtomicUsize,
+    /// Its source takes nothing any more.
+    retired: AtomicBool,
+}
+
+/// How long a source may take to hand over what it holds.
+const CLOSING: Duration = Duration::from_secs(5);
+
+impl Intake {
+    pub(super) fn new(drivers: usize) -> Self {
+        let waiting = Arc::new(Waiting(Mutex::new(vec![None; drivers])));
+        Self {
+            state: Mutex::new(State {
+                lost: vec![Vec::new(); drivers],
+                ..State::default()
+            }),
+            waker: Waker::from(Arc::clone(&waiting)),
+            waiting,
+            ended: Notify::new(),
+        }
+    }
+
+    /// Lets the drivers take from this source.
+    pub(super) fn open(&self, (source, settler): Subscribed) {
+        let desk = Arc::new(Desk {
+            settler,
+            unsettled: AtomicUsize::new(0),
+            retired: AtomicBool::new(false),
+        });
+        self.state().open = Some(Line { source, desk });
+        self.wake_all();
+    }
+
+    /// Takes up to `max` deliveries.
+    pub(super) fn poll_take(
+        &self,
+        driver: usize,
+        cx: &mut Context<'_>,
+        max: usize,
+        into: &mut Vec<Delivery>,
+    ) -> Poll<Arc<Desk>> {
+        self.waiting.register(driver, cx.waker());
+        let mut state = self.state();
+        let Some(line) = &mut state.open else {
+            return Poll::Pending;
+        };
+        let mut shared = Context::from_waker(&self.waker);
+        let taken = match line.source.poll_receive(&mut shared, max, into) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(taken) => taken,
+        };
+        let desk = Arc::clone(&line.desk);
+        match taken {
+            Ok(n) if n > 0 => {
+                desk.unsettled.fetch_add(n, Ordering::AcqRel);
+                drop(state);
+                // The source has forgotten its waker; another driver may still be waiting.
+                self.waiting.wake_others(driver);
+                Poll::Ready(desk)
+            }
+            ended => {
+                state.ended_with = ended.err();
+                if let Some(line) = state.open.take() {
+                    line.desk.retired.store(true, Ordering::Release);
+                    state.retiring.push(line);
+                }
+                drop(state);
+                self.ended.notify_one();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Locks lost that this driver has not heard of. Every driver hears of all of them.
+    pub(super) fn poll_lost(
+        &self,
+        driver: usize,
+        cx: &mut Context<'_>,
+        into: &mut Vec<Receipt>,
+    ) -> Poll<()> {
+        self.waiting.register(driver, cx.waker());
+        let mut state = self.state();
+        let mut shared = Context::from_waker(&self.waker);
+        let mut lost = Vec::new();
+        let State { open, retiring, .. } = &mut *state;
+        for line in open.iter_mut().chain(retiring.iter_mut()) {
+            let _ = line.source.poll_lost(&mut shared, &mut lost);
+        }
+        retiring.retain(|line| line.desk.unsettled.load(Ordering::Acquire) > 0);
+        if !lost.is_empty() {
+            for inbox in &mut state.lost {
+                inbox.extend_from_slice(&lost);
+            }
+            self.waiting.wake_others(driver);
+        }
+        match state.lost.get_mut(driver) {
+            Some(inbox) if !inbox.is_empty() => {
+                into.append(inbox);
+                Poll::Ready(())
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Stops taking, and answers what had arrived but never started, with where to settle it.
+    pub(super) async fn close(&self) -> (Vec<Delivery>, Option<Arc<Desk>>) {
+        let Some(mut line) = self.state().open.take() else {
+            return (Vec::new(), None);
+        };
+        line.source.stop();
+        let mut unstarted = Vec::new();
+        let drained = std::future::poll_fn(|cx| {
+            loop {
+                match line.source.poll_receive(cx, usize::MAX, &mut unstarted) {
+                    Poll::Ready(Ok(n)) if n > 0 => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        // What is not handed over in time comes back as after the death of a process.
+        let _ = tokio::time::timeout(CLOSING, drained).await;
+        let desk = Arc::clone(&line.desk);
+        desk.unsettled.fetch_add(unstarted.len(), Ordering::AcqRel);
+        desk.retired.store(true, Ordering::Release);
+        self.state().retiring.push(line);
+        self.wake_all();
+        (unstarted, Some(desk))
+    }
+
+    /// These many deliveries were settled, or their locks were lost.
+    pub(super) fn done(&self, desk: &Desk, deliveries: usize) {
+        let before = desk.unsettled.fetch_sub(deliveries, Ordering::AcqRel);
+        if before == deliveries && desk.retired.load(Ordering::Acquire) {
+            // Whoever looks next lets the source go.
+            self.wake_all();
+        }
+    }
+
+    /// Why the source ended by itself.
+    pub(super) fn ended_with(&self) -> Option<Error> {
+        self.state().ended_with.take()
+    }
+
+    pub(super) fn set_prefetch(&self, prefetch: u16) -> Result<()> {
+        match &mut self.state().open {
+            Some(line) => line.source.set_prefetch(prefetch),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn trouble(&self) -> Option<Text> {
+        self.state().open.as_ref()?.source.trouble()
+    }
+
+    pub(super) fn wake_all(&self) {
+        self.waiting.wake_others(usize::MAX);
+    }
+
+    /// Drops every source. What is still unsettled comes back as after the death of a process.
+    pub(super) fn drop_sources(&self) {
+        let mut state = self.state();
+        state.open = None;
+        state.retiring.clear();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The wakers of drivers that wait, one place each.
+struct Waiting(Mutex<Vec<Option<Waker>>>);
+
+impl Waiting {
+    fn register(&self, driver: usize, waker: &Waker) {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = places.get_mut(driver) {
+            match place {
+                Some(there) => there.clone_from(waker),
+                None => *place = Some(waker.clone()),
+            }
+        }
+    }
+
+    fn wake_others(&self, driver: usize) {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, place) in places.iter_mut().enumerate() {
+            if index != driver
+                && let Some(waker) = place.take()
+            {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        self.wake_others(usize::MAX);
+    }
+}

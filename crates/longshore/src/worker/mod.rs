@@ -1,0 +1,265 @@
+//! What consumes a queue.
+
+mod attempt;
+mod conclude;
+mod driver;
+mod handle;
+mod intake;
+mod keeper;
+mod pace;
+mod settle;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use longshore_core::{Error, ErrorKind, Outcome, Result, defaults};
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub use self::handle::{Health, WorkerHandle};
+use crate::{Backoff, Client, Context, HandlerError, Queue, Router, Routes, router::Dispatch};
+
+/// What consumes a queue: takes messages as handler slots become free, runs them, settles them.
+///
+/// Nothing transient ends it: it reconnects, declares again what is missing and goes on. It ends by
+/// [`WorkerHandle::stop`], by dropping the handle, or by the shutdown of [`run_until`](Self::run_until).
+///
+/// | setting | default | range |
+/// |---|---|---|
+/// | `max_attempts` | 5 | 1 to 1,000 |
+/// | `concurrency` | 32 | 1 to 10,000 |
+/// | `prefetch` | 64 | 1 to 1,000 |
+/// | `time_limit` | 60 s | above 0 to 24 h |
+/// | `lock` | 30 s | 1 s to 1 h |
+/// | `stop_deadline` | 30 s | 0 to 1 h |
+/// | `backoff` | 1 s doubling to 5 min | above 0 to a year |
+/// | `rate` | none | 1 to 1,000,000 starts/s |
+/// | `dead_letter_limit` | none | 1 and above |
+#[derive(Clone)]
+#[must_use = "a worker does nothing until it is started"]
+pub struct Worker {
+    client: Client,
+    queue: Queue,
+    dispatch: Dispatch,
+    settings: Settings,
+}
+
+/// Everything about a worker that is a number.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    max_attempts: u32,
+    concurrency: usize,
+    prefetch: u16,
+    time_limit: Duration,
+    lock: Duration,
+    stop_deadline: Duration,
+    backoff: Backoff,
+    rate: Option<u32>,
+    dead_letter_limit: Option<u64>,
+}
+
+impl Worker {
+    /// A worker for this queue.
+    ///
+    /// # Panics
+    /// When the router has neither a route nor a fallback: every message would become a dead letter.
+    #[track_caller]
+    pub fn new<L>(client: &Client, queue: &Queue, router: Router<L>) -> Self
+    where
+        L: Layer<Routes>,
+        L::Service: Service<Context, Response = Outcome> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Context>>::Error: Into<HandlerError>,
+        <L::Service as Service<Context>>::Future: Send,
+    {
+        let dispatch = router.into_dispatch();
+        assert!(
+            !dispatch.is_empty(),
+            "the router has no routes; add one with `handle` or `handle_fn`"
+        );
+        Self {
+            client: client.clone(),
+            queue: queue.clone(),
+            dispatch,
+            settings: Settings {
+                max_attempts: defaults::MAX_ATTEMPTS,
+                concurrency: defaults::CONCURRENCY,
+                prefetch: defaults::PREFETCH,
+                time_limit: defaults::TIME_LIMIT,
+                lock: defaults::LOCK,
+                stop_deadline: defaults::STOP_DEADLINE,
+                backoff: Backoff::default(),
+                rate: None,
+                dead_letter_limit: None,
+            },
+        }
+    }
+
+    /// How often a handler may start for one message, over all processes and restarts. With 1 this
+    /// is at-most-once: a message whose process died becomes a dead letter as `abandoned`.
+    ///
+    /// # Panics
+    /// Outside 1 to 1,000.
+    #[track_caller]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.settings.max_attempts = within("max_attempts", attempts, 1, 1_000);
+        self
+    }
+
+    /// How many handlers run at a time.
+    ///
+    /// # Panics
+    /// Outside 1 to 10,000.
+    #[track_caller]
+    pub fn concurrency(mut self, handlers: usize) -> Self {
+        self.settings.concurrency = within("concurrency", handlers, 1, 10_000);
+        self
+    }
+
+    /// How many messages may be here unsettled, running ones included. What waits here is hidden
+    /// from other workers.
+    ///
+    /// # Panics
+    /// Outside 1 to 1,000.
+    #[track_caller]
+    pub fn prefetch(mut self, messages: u16) -> Self {
+        self.settings.prefetch = within("prefetch", messages, 1, 1_000);
+        self
+    }
+
+    /// How long one start of a handler may take before it is dropped and counts as failed. A route
+    /// can have its own.
+    ///
+    /// # Panics
+    /// When zero or above 24 hours.
+    #[track_caller]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        let least = Duration::from_nanos(1);
+        self.settings.time_limit = within("time_limit", limit, least, defaults::LONGEST_TIME_LIMIT);
+        self
+    }
+
+    /// How long a message stays hidden after its process has died, where the broker needs a lock
+    /// (Redis, memory). Renewed at a third while the message is here.
+    ///
+    /// # Panics
+    /// Outside 1 second to 1 hour.
+    #[track_caller]
+    pub fn lock(mut self, lock: Duration) -> Self {
+        self.settings.lock = within(
+            "lock",
+            lock,
+            Duration::from_secs(1),
+            Duration::from_secs(3600),
+        );
+        self
+    }
+
+    /// How long running handlers may finish once the worker is told to stop.
+    ///
+    /// # Panics
+    /// Above 1 hour.
+    #[track_caller]
+    pub fn stop_deadline(mut self, deadline: Duration) -> Self {
+        let longest = Duration::from_secs(3600);
+        self.settings.stop_deadline = within("stop_deadline", deadline, Duration::ZERO, longest);
+        self
+    }
+
+    /// How long a failed message waits for its next attempt.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.settings.backoff = backoff;
+        self
+    }
+
+    /// How many handlers may start a second, on average; a tenth of it at once. Messages wait on
+    /// the broker and in the prefetch buffer and lose no attempt by it.
+    ///
+    /// # Panics
+    /// Outside 1 to 1,000,000.
+    #[track_caller]
+    pub fn rate(mut self, starts_per_second: u32) -> Self {
+        self.settings.rate = Some(within("rate", starts_per_second, 1, 1_000_000));
+        self
+    }
+
+    /// Stops taking messages and turns not-ready while the queue has this many dead letters or
+    /// more, looked at every 5 seconds. Dead letters are never trimmed.
+    ///
+    /// # Panics
+    /// When zero.
+    #[track_caller]
+    pub fn dead_letter_limit(mut self, letters: u64) -> Self {
+        self.settings.dead_letter_limit = Some(within("dead_letter_limit", letters, 1, u64::MAX));
+        self
+    }
+
+    /// Declares the queue, subscribes, and works in the background until the handle stops it.
+    ///
+    /// # Errors
+    /// `TopologyDiffers`, `NoSuchQueue` (read-only clients), `Unsupported` for what this transport
+    /// cannot keep, `Invalid` for a time limit the transport's locks cannot outlast, `Unavailable`
+    /// when the broker cannot be reached.
+    pub async fn start(self) -> Result<WorkerHandle> {
+        self.check_locks()?;
+        keeper::start(self).await
+    }
+
+    /// Works until `shutdown` completes, then stops gracefully.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); once started there are none.
+    pub async fn run_until(self, shutdown: impl Future) -> Result<()> {
+        let handle = self.start().await?;
+        shutdown.await;
+        handle.stop().await;
+        Ok(())
+    }
+
+    /// A delivery may wait for `prefetch ÷ concurrency` others before it runs; all that time it is
+    /// unsettled.
+    fn check_locks(&self) -> Result<()> {
+        let Some(longest) = self.client.capabilities().longest_lock else {
+            return Ok(());
+        };
+        let settings = &self.settings;
+        let limit = self
+            .dispatch
+            .longest_limit()
+            .unwrap_or_default()
+            .max(settings.time_limit);
+        let rounds = usize::from(settings.prefetch).div_ceil(settings.concurrency);
+        let needed = limit.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
+        if needed <= longest {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "a message may stay unsettled for {needed:?} (time limit {limit:?} times prefetch ÷ concurrency), \
+                 but this broker takes it back after {longest:?}: lower the time limit or the prefetch, \
+                 raise the concurrency, or state the broker's consumer timeout when connecting"
+            ),
+        ))
+    }
+}
+
+#[track_caller]
+fn within<T: PartialOrd + std::fmt::Debug>(what: &str, value: T, least: T, most: T) -> T {
+    assert!(
+        value >= least && value <= most,
+        "{what} must lie between {least:?} and {most:?}; got {value:?}"
+    );
+    value
+}
+
+/// What all parts of one running worker share.
+pub(crate) struct Shared {
+    client: Client,
+    dispatch: Dispatch,
+    settings: Settings,
+    intake: intake::Intake,
+    pace: Option<pace::Pace>,
+    work: crate::telemetry::Work,
+    trouble: handle::Trouble,
+}
+
+type SharedRef = Arc<Shared>;

@@ -1,0 +1,1 @@
+//! Programs that show Longshore, one file each: see the files beside this one.

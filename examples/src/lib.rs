@@ -1,1 +1,0 @@
-//! Programs that show Longshore; see the files beside this package's manifest.
