@@ -1,0 +1,52 @@
+//! The cases, a file for each promise or duty.
+
+mod attempts;
+mod cancellation;
+mod closing;
+mod dead_letters;
+mod delays;
+mod fan_out;
+mod figures;
+mod hostile;
+mod lanes;
+mod locks;
+mod outages;
+mod poison;
+mod prefetch;
+mod publishing;
+mod redrive;
+mod settlement;
+mod stopping;
+mod topology;
+mod traffic;
+mod unprocessable;
+
+use super::case::Case;
+
+/// Every case, in the order of the promises.
+pub(super) fn all() -> impl Iterator<Item = &'static Case> {
+    [
+        topology::CASES,
+        publishing::CASES,
+        traffic::CASES,
+        cancellation::CASES,
+        locks::CASES,
+        settlement::CASES,
+        attempts::CASES,
+        poison::CASES,
+        unprocessable::CASES,
+        dead_letters::CASES,
+        redrive::CASES,
+        delays::CASES,
+        prefetch::CASES,
+        lanes::CASES,
+        stopping::CASES,
+        closing::CASES,
+        fan_out::CASES,
+        hostile::CASES,
+        figures::CASES,
+        outages::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}

@@ -1,0 +1,148 @@
+//! The suite: a transport's name, how to connect, and the run of all cases.
+
+use std::{
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::Pin,
+    process::ExitCode,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use longshore_core::{ConnectOptions, Ids, RandomIds, Result, Text, Transport};
+
+use super::{
+    case::{Case, Met},
+    cases, faults::Faults, refusal,
+    stage::Stage,
+};
+
+/// A connection being opened.
+pub type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Transport>>> + Send>>;
+
+/// A transport under test. Each call of `connect` stands for another process on the same broker.
+#[derive(Clone)]
+pub struct Suite {
+    pub(crate) name: String,
+    pub(crate) connect: Arc<dyn Fn(ConnectOptions) -> Connecting + Send + Sync>,
+    pub(crate) faults: Faults,
+    pub(crate) lock: Duration,
+    ordered: bool,
+    time_limit: Duration,
+}
+
+impl Suite {
+    /// A suite for the transport of this name.
+    pub fn new(
+        name: impl Into<String>,
+        connect: impl Fn(ConnectOptions) -> Connecting + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            connect: Arc::new(connect),
+            faults: Faults::new(),
+            lock: Duration::from_secs(2),
+            ordered: true,
+            time_limit: Duration::from_secs(120),
+        }
+    }
+
+    /// What may be done to the broker.
+    #[must_use]
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// How long locks last in subscriptions. Default 2 s; cases about locks wait for it.
+    #[must_use]
+    pub fn lock(mut self, lock: Duration) -> Self {
+        self.lock = lock;
+        self
+    }
+
+    /// The transport does not keep publish order even where nothing fails.
+    #[must_use]
+    pub fn unordered(mut self) -> Self {
+        self.ordered = false;
+        self
+    }
+
+    /// How long one case may take. Default 120 s.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
+    }
+
+    fn trial(self: &Arc<Self>, case: &'static Case, run: Text, alone: Arc<RwLock<()>>) -> Trial {
+        let suite = self.clone();
+        let trial = Trial::ignorable_test(case.name, move || {
+            // A fault hits every connection, so its case waits until it is alone.
+            if case.need.is_fault() {
+                let _alone = alone.write().unwrap_or_else(PoisonError::into_inner);
+                suite.run(case, run)
+            } else {
+                let _together = alone.read().unwrap_or_else(PoisonError::into_inner);
+                suite.run(case, run)
+            }
+        });
+        trial.with_kind(self.name.clone())
+    }
+
+    fn run(self: &Arc<Self>, case: &Case, run: Text) -> std::result::Result<Completion, Failed> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            runtime.block_on(async {
+                let limited = tokio::time::timeout(self.time_limit, self.play(case, run));
+                limited.await.unwrap_or_else(|_| {
+                    let limit = self.time_limit.as_secs();
+                    Err(Failed::from(format!("not finished within {limit} s")))
+                })
+            })
+        }));
+        runtime.shutdown_timeout(Duration::from_secs(5));
+        ended.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    async fn play(self: &Arc<Self>, case: &Case, run: Text) -> std::result::Result<Completion, Failed> {
+        let stage = match Stage::new(self.clone(), run).await {
+            Ok(stage) => Arc::new(stage),
+            Err(error) => return Err(format!("cannot connect: {:?}: {error}", error.kind()).into()),
+        };
+        let can = stage.transport.capabilities();
+        match case.need.met(can, &self.faults, self.ordered) {
+            Met::Yes => (case.run)(stage.clone()).await,
+            Met::Refused => refusal::check(case.need, &stage).await,
+            Met::NotCovered(why) => return Ok(Completion::ignored_with(why)),
+        }
+        stage.strike().await;
+        Ok(Completion::Completed)
+    }
+}
+
+impl fmt::Debug for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Suite")
+            .field("name", &self.name)
+            .field("faults", &self.faults)
+            .field("lock", &self.lock)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs the cases that the arguments of the process ask for, as the standard test harness would, and
+/// answers with its exit code.
+pub fn main(suite: Suite) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let suite = Arc::new(suite);
+    let alone = Arc::new(RwLock::new(()));
+    let run = RandomIds.text();
+    let trials = cases::all().map(|case| suite.trial(case, run.clone(), alone.clone()));
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}

@@ -1,0 +1,63 @@
+//! Development commands of the workspace, run as `cargo xtask <command>`.
+
+// A command-line tool talks to its user.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod apt;
+mod brokers;
+mod compose;
+mod interrupt;
+mod python;
+mod supply;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask <command>
+
+  test [-- <cargo test arguments>]
+        Provides RabbitMQ, Redis and a Python with their clients, and runs every test of the workspace.
+        Example: cargo xtask test -- -p longshore-redis some_test -- --nocapture
+  brokers
+        Provides the same brokers, prints their URLs and runs until Ctrl-C.
+
+Brokers are taken from LONGSHORE_TEST_AMQP_URL and LONGSHORE_TEST_REDIS_URL where they are set, else from
+`docker compose` where an engine answers, else they are private processes from installed binaries, which
+are installed first where apt-get and root allow it. LONGSHORE_RABBITMQ_SERVER and LONGSHORE_REDIS_SERVER
+choose other server commands, for example `chroot /opt/trixie /usr/bin/valkey-server`.
+";
+
+/// What a command fails with: a text for the user.
+type Failure = Box<dyn std::error::Error>;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["test"] => test::run(&[]).await,
+        ["test", "--", rest @ ..] => test::run(rest).await,
+        ["brokers"] => brokers::run().await,
+        ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    done.unwrap_or_else(|failure| {
+        eprintln!("xtask: {failure}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The workspace's root folder.
+fn root() -> PathBuf {
+    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.pop();
+    root
+}
