@@ -56,10 +56,10 @@ impl Context {
         }))
     }
 
-    /// The same allocation for another message, where nobody holds a clone any more.
-    pub(crate) fn recycle(mut self, start: Start) -> Result<Self, Start> {
+    /// A context for another message, in the same allocation where nobody holds a clone any more.
+    pub(crate) fn recycle(mut self, start: Start) -> Self {
         let Some(inner) = Arc::get_mut(&mut self.0) else {
-            return Err(start);
+            return Self::new(self.client().clone(), start);
         };
         inner.start = start;
         inner.idempotency_key = OnceLock::new();
@@ -67,7 +67,7 @@ impl Context {
         *inner.cancelled.get_mut() = false;
         *inner.handled.get_mut() = false;
         *inner.sealed.get_mut() = false;
-        Ok(self)
+        self
     }
 
     /// The message id; empty where a plain client sent none.

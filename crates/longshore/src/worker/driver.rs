@@ -201,14 +201,10 @@ impl Driver {
     }
 
     fn context(&mut self, start: Start) -> Context {
-        let start = match self.contexts.pop() {
-            None => start,
-            Some(kept) => match kept.recycle(start) {
-                Ok(cx) => return cx,
-                Err(start) => start,
-            },
-        };
-        Context::new(self.shared.client.clone(), start)
+        match self.contexts.pop() {
+            Some(kept) => kept.recycle(start),
+            None => Context::new(self.shared.client.clone(), start),
+        }
     }
 
     /// A start has ended: from here on it is a settlement.
@@ -233,9 +229,11 @@ impl Driver {
         }
         let attempt = cx.attempt();
         let verdict = conclude::verdict(ending, attempt, cx.idempotency_key(), &shared.settings);
+        // Taken in any case: a kept context must not keep a body.
+        let envelope = cx.take_envelope();
         let settlement = match verdict {
             Verdict::Complete => Settlement::complete(receipt, attempt),
-            verdict => Settlement::new(receipt, attempt, verdict, cx.take_envelope()),
+            verdict => Settlement::new(receipt, attempt, verdict, envelope),
         };
         self.ended.push((desk, settlement));
         if self.contexts.len() < KEPT_CONTEXTS {
