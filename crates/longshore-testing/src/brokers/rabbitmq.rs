@@ -12,6 +12,8 @@ use super::program::Program;
 use super::tls_files::TlsFiles;
 
 const SERVER: &str = "rabbitmq-server";
+/// The node's name ends in `localhost`, which minimal containers may not be able to resolve.
+const NAMES: &[u8] = b"{host, {127,0,0,1}, [\"localhost\"]}.\n{lookup, [file, native]}.\n";
 
 /// Options of a private RabbitMQ, from [`Broker::rabbitmq`].
 #[derive(Debug, Clone, Default)]
@@ -135,6 +137,7 @@ impl RabbitMqBuilder {
             ("HOME", folder.inside("")),
             ("ERL_CRASH_DUMP", folder.inside("erl_crash.dump")),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+            ("ERL_INETRC", folder.write("inetrc", NAMES)?),
             ("ERL_EPMD_PORT", epmd.number().to_string()),
             (
                 "RABBITMQ_ADVANCED_CONFIG_FILE",
