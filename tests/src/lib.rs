@@ -1,1 +1,16 @@
-//! Whole-system tests of Longshore: processes, brokers, crashes.
+//! What the whole-system tests of Longshore share: a job, a journal that survives `kill -9`, and a
+//! service that is started again whenever it dies.
+
+pub mod job;
+pub mod journal;
+pub mod load;
+pub mod service;
+pub mod waiting;
+
+/// A queue name nobody else uses, also not an earlier run against the same broker.
+pub fn unique(name: &str) -> String {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    format!("t-{name}-{}-{}", std::process::id(), now.as_nanos())
+}
