@@ -14,3 +14,8 @@ pub fn unique(name: &str) -> String {
         .unwrap_or_default();
     format!("t-{name}-{}-{}", std::process::id(), now.as_nanos())
 }
+
+/// The program in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
