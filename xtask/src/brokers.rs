@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use longshore_testing::brokers::{AMQP_URL_VARIABLE, REDIS_URL_VARIABLE};
+
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::supply::Supply;
@@ -18,14 +20,24 @@ pub(crate) async fn run() -> Result<ExitCode, Failure> {
         supply = Supply::provide() => supply?,
     };
     println!();
-    for (name, url) in [("RabbitMQ", &supply.amqp_url), ("Redis", &supply.redis_url)] {
-        println!("{name}: {url}");
-        println!("  cargo run --example consumer -- --url {url} --queue orders");
-        println!("  cargo run --example producer -- --url {url} --queue orders\n");
-    }
+    print_usage("RabbitMQ", AMQP_URL_VARIABLE, &supply.amqp_url);
+    print_usage("Redis", REDIS_URL_VARIABLE, &supply.redis_url);
     println!("Ctrl-C stops them.");
     interrupt.wished().await;
     println!("stopping");
     drop(supply);
     Ok(ExitCode::SUCCESS)
+}
+
+/// An address the user gave us may hold a password, so it is named rather than printed.
+fn print_usage(name: &str, variable: &str, url: &str) {
+    let given = std::env::var(variable).is_ok_and(|given| given == url);
+    let url = if given {
+        format!("\"${variable}\"")
+    } else {
+        url.to_owned()
+    };
+    println!("{name}: {url}");
+    println!("  cargo run --example consumer -- --url {url} --queue orders");
+    println!("  cargo run --example producer -- --url {url} --queue orders\n");
 }
