@@ -79,11 +79,8 @@ impl Driver {
             let index = self.index;
             tokio::select! {
                 biased;
-                changed = self.control.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                }
+                // A dropped handle has said `Stopping` before; from then on nothing changes.
+                _ = self.control.changed(), if stopping.is_none() => {}
                 () = async { tokio::time::sleep_until(stopping.unwrap_or_else(Instant::now)).await },
                     if stopping.is_some() => return self.give_up().await,
                 () = poll_fn(|cx| intake.poll_lost(index, cx, &mut lost)) => self.lose(&mut lost),
@@ -100,6 +97,8 @@ impl Driver {
                 self.end(about, ending);
             }
             self.hand_over().await;
+            // With handlers and source always ready nothing else would let other tasks run.
+            tokio::task::coop::consume_budget().await;
         }
     }
 
