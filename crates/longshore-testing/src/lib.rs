@@ -1,9 +1,12 @@
 //! Tools for whoever writes a Longshore transport or tests a service that uses one.
 //!
+//! - [`conformance`]: what a transport promises, as named cases to run against it.
 //! - [`brokers`]: private RabbitMQ and Redis processes that a test may kill, freeze and restart, and
 //!   the addresses of the shared ones that `cargo xtask test` provides (Unix only).
 //! - [`proxy`]: a TCP proxy that breaks connections in the ways networks do.
 
 #[cfg(unix)]
 pub mod brokers;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod proxy;

@@ -54,7 +54,13 @@ impl Need {
     /// Whether it is met.
     pub(crate) fn met(self, can: &Capabilities, faults: &Faults, ordered: bool) -> Met {
         let capable = |can: bool| if can { Met::Yes } else { Met::Refused };
-        let given = |given: bool, why| if given { Met::Yes } else { Met::NotCovered(why) };
+        let given = |given: bool, why| {
+            if given {
+                Met::Yes
+            } else {
+                Met::NotCovered(why)
+            }
+        };
         match self {
             Self::Nothing => Met::Yes,
             Self::Lanes => capable(can.lanes),

@@ -1,19 +1,16 @@
 //! A consumer as cases use it: takes one delivery at a time and settles by hand.
 
-use std::{
-    collections::VecDeque,
-    future::poll_fn,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use longshore_core::{
-    Declare, Delivery, ErrorKind, Limits, Part, Receipt, Result, Settlement, Settler, Source, Subscription,
-    Topology, Transport, Unsettled, Verdict,
+    Declare, Delivery, ErrorKind, Limits, Part, Receipt, Result, Settlement, Settler, Source,
+    Subscription, Topology, Transport, Unsettled, Verdict,
 };
 
-use super::{must::Must, stage::{PATIENCE, Stage}};
+use super::{
+    must::Must,
+    stage::{PATIENCE, Stage},
+};
 
 /// A source and its settler. Dropping it is the death of its process.
 pub(crate) struct Consumer {
@@ -57,7 +54,11 @@ impl Consumer {
     }
 
     /// 1 to `max` deliveries; none once it was stopped and is drained; `None` where nothing comes.
-    pub(crate) async fn batch(&mut self, max: usize, within: Duration) -> Option<Result<Vec<Delivery>>> {
+    pub(crate) async fn batch(
+        &mut self,
+        max: usize,
+        within: Duration,
+    ) -> Option<Result<Vec<Delivery>>> {
         let mut into = Vec::new();
         let received = poll_fn(|cx| self.source.poll_receive(cx, max, &mut into));
         let count = match tokio::time::timeout(within, received).await.ok()? {
@@ -65,14 +66,21 @@ impl Consumer {
             Err(error) => return Some(Err(error)),
         };
         assert_eq!(count, into.len(), "the answer is the number of deliveries");
-        assert!(count <= max, "{count} deliveries where {max} were asked for");
+        assert!(
+            count <= max,
+            "{count} deliveries where {max} were asked for"
+        );
         Some(Ok(into))
     }
 
     /// One delivery if it comes in time.
     pub(crate) async fn maybe(&mut self, within: Duration) -> Option<Delivery> {
         let mut batch = self.batch(1, within).await?.must("receiving");
-        Some(batch.pop().must("a delivery of a source that was not stopped"))
+        Some(
+            batch
+                .pop()
+                .must("a delivery of a source that was not stopped"),
+        )
     }
 
     /// The next delivery, which has to come.
@@ -86,7 +94,9 @@ impl Consumer {
         while taken.len() < count {
             let missing = count - taken.len();
             let batch = self.batch(missing, PATIENCE).await;
-            let batch = batch.must(format!("{missing} more deliveries of {count}")).must("receiving");
+            let batch = batch
+                .must(format!("{missing} more deliveries of {count}"))
+                .must("receiving");
             assert!(!batch.is_empty(), "the source ended by itself");
             taken.extend(batch);
         }
@@ -107,29 +117,46 @@ impl Consumer {
 
     /// Completes a batch.
     pub(crate) async fn complete_all(&self, deliveries: Vec<Delivery>) {
-        let batch = deliveries.iter().map(|d| Settlement::complete(d.receipt, d.attempt));
+        let batch = deliveries
+            .iter()
+            .map(|d| Settlement::complete(d.receipt, d.attempt));
         let answers = self.settler.settle(batch.collect()).await;
-        assert_eq!(answers.len(), deliveries.len(), "one answer for each settlement");
+        assert_eq!(
+            answers.len(),
+            deliveries.len(),
+            "one answer for each settlement"
+        );
         for answer in answers {
             answer.must("completing");
         }
     }
 
     /// Settles one delivery.
-    pub(crate) async fn settle(&self, delivery: Delivery, verdict: Verdict) -> Result<(), Unsettled> {
-        let mut answers = self.settler.settle(vec![settlement(delivery, verdict)]).await;
+    pub(crate) async fn settle(
+        &self,
+        delivery: Delivery,
+        verdict: Verdict,
+    ) -> Result<(), Unsettled> {
+        let mut answers = self
+            .settler
+            .settle(vec![settlement(delivery, verdict)])
+            .await;
         assert_eq!(answers.len(), 1, "one answer for each settlement");
         answers.pop().must("an answer")
     }
 
     /// Settles for another attempt.
     pub(crate) async fn retry(&self, delivery: Delivery, after: Duration) {
-        self.settle(delivery, Verdict::Retry { after }).await.must("retrying");
+        self.settle(delivery, Verdict::Retry { after })
+            .await
+            .must("retrying");
     }
 
     /// Gives back what never started.
     pub(crate) async fn release(&self, delivery: Delivery) {
-        self.settle(delivery, Verdict::Release).await.must("releasing");
+        self.settle(delivery, Verdict::Release)
+            .await
+            .must("releasing");
     }
 
     /// Notes that a delivery starts, as a worker does for suspects.
@@ -146,9 +173,13 @@ impl Consumer {
         let mut done = VecDeque::new();
         while done.len() < count {
             let batch = self.batch(count - done.len(), PATIENCE).await;
-            let batch = batch.must(format!("{} of {count}", count - done.len())).must("receiving");
+            let batch = batch
+                .must(format!("{} of {count}", count - done.len()))
+                .must("receiving");
             assert!(!batch.is_empty(), "the source ended by itself");
-            let receipts = batch.iter().map(|d| Settlement::complete(d.receipt, d.attempt));
+            let receipts = batch
+                .iter()
+                .map(|d| Settlement::complete(d.receipt, d.attempt));
             for answer in self.settler.settle(receipts.collect()).await {
                 answer.must("completing");
             }
@@ -168,6 +199,24 @@ impl Consumer {
         lost
     }
 
+    /// Stops it and gives back what had arrived, as a worker does whose time is up.
+    pub(crate) async fn stop_then_release(&mut self) {
+        self.source.stop();
+        loop {
+            let left = self
+                .batch(64, PATIENCE)
+                .await
+                .must("the end of a stopped source");
+            let left = left.must("receiving");
+            if left.is_empty() {
+                return;
+            }
+            for delivery in left {
+                self.release(delivery).await;
+            }
+        }
+    }
+
     /// Stops it and ends the case unless it ends without giving out any more.
     pub(crate) async fn stop_empty(&mut self) {
         self.source.stop();
@@ -176,7 +225,10 @@ impl Consumer {
 
     /// Ends the case unless the source says that nothing more will come.
     pub(crate) async fn ended(&mut self) {
-        let last = self.batch(64, PATIENCE).await.must("the end of a stopped source");
+        let last = self
+            .batch(64, PATIENCE)
+            .await
+            .must("the end of a stopped source");
         assert!(last.must("receiving").is_empty(), "a stopped source ends");
     }
 }
@@ -195,8 +247,16 @@ pub(crate) fn assert_stale(answer: Result<(), Unsettled>) {
     match answer {
         Ok(()) => panic!("a settlement without a lock was accepted"),
         Err(unsettled) => {
-            assert_eq!(unsettled.error.kind(), ErrorKind::Stale, "{}", unsettled.error);
-            assert!(unsettled.settlement.is_none(), "a stale settlement must not be tried again");
+            assert_eq!(
+                unsettled.error.kind(),
+                ErrorKind::Stale,
+                "{}",
+                unsettled.error
+            );
+            assert!(
+                unsettled.settlement.is_none(),
+                "a stale settlement must not be tried again"
+            );
         }
     }
 }

@@ -5,7 +5,8 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 use super::must::Must;
 
 /// Something done to the broker; ready once it is done.
-pub type Act = Pin<Box<dyn Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send>>;
+pub type Act =
+    Pin<Box<dyn Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send>>;
 
 type Doing = Arc<dyn Fn() -> Act + Send + Sync>;
 

@@ -31,7 +31,10 @@ pub(crate) fn laden() -> Envelope {
     envelope.correlation_id = Some("correlation-7".into());
     envelope.expires_at = Some(SystemTime::UNIX_EPOCH + Duration::from_millis(4_000_000_000_456));
     let headers = [
-        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        (
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
         ("tracestate", "vendor=1,other=2"),
         ("empty", ""),
         ("Ünïcode name", "välue ✓"),
@@ -56,7 +59,10 @@ pub(crate) fn to(topology: &Topology, envelope: Envelope) -> Outgoing {
 }
 
 /// Messages on their way to the normal lane.
-pub(crate) fn all_to(topology: &Topology, envelopes: impl IntoIterator<Item = Envelope>) -> Vec<Outgoing> {
+pub(crate) fn all_to(
+    topology: &Topology,
+    envelopes: impl IntoIterator<Item = Envelope>,
+) -> Vec<Outgoing> {
     let outgoing = envelopes.into_iter().map(|envelope| to(topology, envelope));
     outgoing.collect()
 }
@@ -74,11 +80,21 @@ pub(crate) fn later(topology: &Topology, envelope: Envelope, delay: Duration) ->
 pub(crate) fn assert_same(sent: &Envelope, arrived: &Envelope) {
     assert_eq!(sent.id, arrived.id, "the id");
     assert_eq!(sent.kind, arrived.kind, "the type");
-    assert!(sent.body == arrived.body, "the body differs: {sent:?}, {arrived:?}");
-    assert_eq!(content_type(sent), content_type(arrived), "the content type");
+    assert!(
+        sent.body == arrived.body,
+        "the body differs: {sent:?}, {arrived:?}"
+    );
+    assert_eq!(
+        content_type(sent),
+        content_type(arrived),
+        "the content type"
+    );
     assert_eq!(sent.key, arrived.key, "the key");
     assert_eq!(sent.priority, arrived.priority, "the priority");
-    assert_eq!(sent.correlation_id, arrived.correlation_id, "the correlation id");
+    assert_eq!(
+        sent.correlation_id, arrived.correlation_id,
+        "the correlation id"
+    );
     assert_eq!(sent.reply_to, arrived.reply_to, "the reply address");
     assert_eq!(sent.sent_at, arrived.sent_at, "the time it was sent");
     assert_eq!(sent.expires_at, arrived.expires_at, "the time it expires");

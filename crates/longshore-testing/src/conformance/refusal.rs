@@ -23,7 +23,14 @@ pub(crate) async fn check(need: Need, stage: &Stage) {
             let topic = stage.name();
             topology.topics.push(topic.clone());
             refused(stage.transport.declare(&topology, Declare::Create).await);
-            publish(stage, Outgoing { to: Destination::Topic(topic), ..to(&topology, message("")) }).await;
+            publish(
+                stage,
+                Outgoing {
+                    to: Destination::Topic(topic),
+                    ..to(&topology, message(""))
+                },
+            )
+            .await;
         }
         Need::Delays => {
             stage.declare(&topology).await;

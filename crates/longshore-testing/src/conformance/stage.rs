@@ -108,7 +108,12 @@ impl Stage {
     }
 
     /// Waits until the figures of a queue are as they have to be; brokers may gather them slowly.
-    pub(crate) async fn until_stats(&self, topology: &Topology, what: &str, is: impl Fn(&Stats) -> bool) {
+    pub(crate) async fn until_stats(
+        &self,
+        topology: &Topology,
+        what: &str,
+        is: impl Fn(&Stats) -> bool,
+    ) {
         let from = tokio::time::Instant::now();
         loop {
             let stats = self.stats(topology).await;
@@ -136,7 +141,11 @@ impl Stage {
 pub(crate) async fn accepted(transport: &dyn Transport, batch: Vec<Outgoing>) {
     let count = batch.len();
     let answers: Vec<Result<Published, Error>> = transport.publish(batch).await;
-    assert_eq!(answers.len(), count, "one answer for each message of a batch");
+    assert_eq!(
+        answers.len(),
+        count,
+        "one answer for each message of a batch"
+    );
     for answer in answers {
         assert_eq!(answer.must("publishing"), Published::Accepted);
     }

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     process::ExitCode,
     sync::{Arc, PoisonError, RwLock},
+    thread,
     time::Duration,
 };
 
@@ -15,9 +16,13 @@ use longshore_core::{ConnectOptions, Ids, RandomIds, Result, Text, Transport};
 
 use super::{
     case::{Case, Met},
-    cases, faults::Faults, refusal,
+    cases,
+    faults::Faults,
+    refusal,
     stage::Stage,
 };
+
+type Played = std::result::Result<Completion, Failed>;
 
 /// A connection being opened.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Transport>>> + Send>>;
@@ -83,16 +88,23 @@ impl Suite {
             // A fault hits every connection, so its case waits until it is alone.
             if case.need.is_fault() {
                 let _alone = alone.write().unwrap_or_else(PoisonError::into_inner);
-                suite.run(case, run)
+                suite.run_named(case, run)
             } else {
                 let _together = alone.read().unwrap_or_else(PoisonError::into_inner);
-                suite.run(case, run)
+                suite.run_named(case, run)
             }
         });
         trial.with_kind(self.name.clone())
     }
 
-    fn run(self: &Arc<Self>, case: &Case, run: Text) -> std::result::Result<Completion, Failed> {
+    /// On a thread with the name of the case, so that a panic says which case it ended.
+    fn run_named(self: Arc<Self>, case: &'static Case, run: Text) -> Played {
+        let thread = thread::Builder::new().name(case.name.to_owned());
+        let joined = thread.spawn(move || self.run(case, run))?.join();
+        joined.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    fn run(self: &Arc<Self>, case: &Case, run: Text) -> Played {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -110,7 +122,7 @@ impl Suite {
         ended.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    async fn play(self: &Arc<Self>, case: &Case, run: Text) -> std::result::Result<Completion, Failed> {
+    async fn play(self: &Arc<Self>, case: &Case, run: Text) -> Played {
         let stage = match Stage::new(self.clone(), run).await {
             Ok(stage) => Arc::new(stage),
             Err(error) => return Err(format!("cannot connect: {:?}: {error}", error.kind()).into()),
@@ -139,7 +151,9 @@ impl fmt::Debug for Suite {
 /// Runs the cases that the arguments of the process ask for, as the standard test harness would, and
 /// answers with its exit code.
 pub fn main(suite: Suite) -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Most cases wait most of the time.
+    arguments.test_threads.get_or_insert(4);
     let suite = Arc::new(suite);
     let alone = Arc::new(RwLock::new(()));
     let run = RandomIds.text();

@@ -1,6 +1,13 @@
 //! Dropping the future of a call leaves no half of anything, and the next call gets its own answer.
 
-use std::{collections::BTreeMap, future::Future, pin::pin, sync::Arc, task::{Context, Poll, Waker}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use longshore_core::{Reason, Topology, Verdict};
 
@@ -22,7 +29,10 @@ cases![
 async fn poll_then_drop<T>(times: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     for _ in 0..times {
-        if let Poll::Ready(out) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        if let Poll::Ready(out) = future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
             return Some(out);
         }
         tokio::time::sleep(Duration::from_micros(300)).await;
@@ -34,15 +44,23 @@ async fn p1_a_publish_dropped_half_way_is_there_whole_or_not_at_all(stage: Arc<S
     let (topology, missing) = (stage.queue().await, Topology::new(stage.name()));
     let mut confirmed = Vec::new();
     for times in 0..30 {
-        let dropped = stage.transport.publish(vec![to(&topology, message(times.to_string()))]);
+        let dropped = stage
+            .transport
+            .publish(vec![to(&topology, message(times.to_string()))]);
         if let Some(answers) = poll_then_drop(times, dropped).await {
             confirmed.push(times);
             assert!(matches!(answers[..], [Ok(_)]), "{answers:?}");
         }
         // Were the answers shifted by one, these two would get each other's.
-        let next = vec![to(&missing, message("")), to(&topology, message((1000 + times).to_string()))];
+        let next = vec![
+            to(&missing, message("")),
+            to(&topology, message((1000 + times).to_string())),
+        ];
         let answers = stage.transport.publish(next).await;
-        assert!(matches!(answers[..], [Err(_), Ok(_)]), "{times}: {answers:?}");
+        assert!(
+            matches!(answers[..], [Err(_), Ok(_)]),
+            "{times}: {answers:?}"
+        );
     }
     let mut consumer = Consumer::of(&stage, &topology).await;
     let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
@@ -51,9 +69,18 @@ async fn p1_a_publish_dropped_half_way_is_there_whole_or_not_at_all(stage: Arc<S
         consumer.complete(delivery).await;
     }
     assert!(seen.values().all(|times| *times == 1), "{seen:?}");
-    assert!(confirmed.iter().all(|sent| seen.contains_key(sent)), "{confirmed:?}: {seen:?}");
-    assert!((1000..1030).all(|sent| seen.contains_key(&sent)), "{seen:?}");
-    assert!(!seen.contains_key(&0), "a call that was never polled did something");
+    assert!(
+        confirmed.iter().all(|sent| seen.contains_key(sent)),
+        "{confirmed:?}: {seen:?}"
+    );
+    assert!(
+        (1000..1030).all(|sent| seen.contains_key(&sent)),
+        "{seen:?}"
+    );
+    assert!(
+        !seen.contains_key(&0),
+        "a call that was never polled did something"
+    );
 }
 
 async fn p3_a_settlement_dropped_half_way_ends_by_itself(stage: Arc<Stage>) {
@@ -69,10 +96,15 @@ async fn p3_a_settlement_dropped_half_way_ends_by_itself(stage: Arc<Stage>) {
         let dropped = consumer.settler.settle(vec![settlement(delivery, verdict)]);
         poll_then_drop(times, dropped).await;
     }
-    stage.until_stats(&topology, "29 dead letters", |stats| stats.dead == 29).await;
+    stage
+        .until_stats(&topology, "29 dead letters", |stats| stats.dead == 29)
+        .await;
     drop(consumer);
     let mut heir = Consumer::of(&stage, &topology).await;
-    let left = heir.maybe(stage.lock() + PATIENCE).await.must("the delivery never settled");
+    let left = heir
+        .maybe(stage.lock() + PATIENCE)
+        .await
+        .must("the delivery never settled");
     heir.complete(left).await;
     heir.silent(stage.lock() + Duration::from_secs(1)).await;
     assert_eq!(stage.stats(&topology).await.dead, 29);

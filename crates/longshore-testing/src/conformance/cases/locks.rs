@@ -48,11 +48,18 @@ async fn p2_locks_renew_while_deliveries_wait_in_the_prefetch_buffer(stage: Arc<
     consumer.silent(stage.lock() + SILENCE).await;
 }
 
-async fn p2_a_dropped_source_gives_back_what_it_held_within_its_lock_and_a_second(stage: Arc<Stage>) {
+async fn p2_a_dropped_source_gives_back_what_it_held_within_its_lock_and_a_second(
+    stage: Arc<Stage>,
+) {
     let topology = stage.queue().await;
     stage.publish(all_to(&topology, numbered(0..10))).await;
     let mut dying = Consumer::with_prefetch(&stage, &topology, 10).await;
-    let taken: Vec<_> = dying.take(5).await.iter().map(|d| number(&d.envelope)).collect();
+    let taken: Vec<_> = dying
+        .take(5)
+        .await
+        .iter()
+        .map(|d| number(&d.envelope))
+        .collect();
     let other = stage.open().await;
     let died = Instant::now();
     drop(dying);
@@ -61,13 +68,19 @@ async fn p2_a_dropped_source_gives_back_what_it_held_within_its_lock_and_a_secon
         if taken.contains(&number(&delivery.envelope)) {
             assert_eq!(delivery.attempt, 2, "it had been handed out: {delivery:?}");
         } else {
-            assert!(delivery.attempt <= 2, "it was in the buffer at most: {delivery:?}");
+            assert!(
+                delivery.attempt <= 2,
+                "it was in the buffer at most: {delivery:?}"
+            );
         }
         heir.complete(delivery).await;
     }
     let waited = died.elapsed();
     let bound = stage.lock() + Duration::from_secs(1) + GRACE;
-    assert!(waited <= bound, "back after {waited:?}, the bound is {bound:?}");
+    assert!(
+        waited <= bound,
+        "back after {waited:?}, the bound is {bound:?}"
+    );
 }
 
 async fn p2_a_closed_transport_gives_back_what_it_held(stage: Arc<Stage>) {
@@ -81,7 +94,11 @@ async fn p2_a_closed_transport_gives_back_what_it_held(stage: Arc<Stage>) {
     let mut heir = Consumer::of(&stage, &topology).await;
     heir.drain(6).await;
     let bound = stage.lock() + Duration::from_secs(1) + GRACE;
-    assert!(closed.elapsed() <= bound, "back after {:?}, the bound is {bound:?}", closed.elapsed());
+    assert!(
+        closed.elapsed() <= bound,
+        "back after {:?}, the bound is {bound:?}",
+        closed.elapsed()
+    );
 }
 
 async fn p2_what_comes_back_is_the_same_message(stage: Arc<Stage>) {
@@ -115,7 +132,10 @@ async fn p2_others_keep_their_deliveries_when_a_process_dies(stage: Arc<Stage>) 
     drop(other);
     let mut heir = Consumer::of(&stage, &topology).await;
     let lost = heir.take(4).await;
-    assert!(lost.iter().all(|l| held.iter().all(|h| h.envelope.id != l.envelope.id)));
+    assert!(
+        lost.iter()
+            .all(|l| held.iter().all(|h| h.envelope.id != l.envelope.id))
+    );
     assert!(living.lost().await.is_empty(), "the living lost nothing");
     living.complete_all(held).await;
     heir.complete_all(lost).await;

@@ -34,7 +34,10 @@ async fn p1_a_message_arrives_with_everything_it_was_sent_with(stage: Arc<Stage>
     let arrived = consumer.next().await;
     assert_same(&sent, &arrived.envelope);
     assert_eq!(arrived.part, Part::Lane(0));
-    assert!(arrived.attempt == 1 && !arrived.suspect && arrived.defect.is_none(), "{arrived:?}");
+    assert!(
+        arrived.attempt == 1 && !arrived.suspect && arrived.defect.is_none(),
+        "{arrived:?}"
+    );
     consumer.complete(arrived).await;
 }
 
@@ -45,7 +48,10 @@ async fn p1_a_body_and_a_type_are_a_complete_message(stage: Arc<Stage>) {
     stage.publish(vec![to(&topology, sent.clone())]).await;
     let mut consumer = Consumer::of(&stage, &topology).await;
     let arrived = consumer.next().await;
-    assert_eq!((&arrived.envelope.kind, &arrived.envelope.body), (&sent.kind, &sent.body));
+    assert_eq!(
+        (&arrived.envelope.kind, &arrived.envelope.body),
+        (&sent.kind, &sent.body)
+    );
     assert!(arrived.envelope.key.is_none() && arrived.envelope.headers.is_empty());
     assert!(arrived.envelope.correlation_id.is_none() && arrived.envelope.expires_at.is_none());
     assert!(arrived.envelope.priority.is_none() && arrived.envelope.reply_to.is_none());
@@ -54,7 +60,9 @@ async fn p1_a_body_and_a_type_are_a_complete_message(stage: Arc<Stage>) {
 
 async fn p1_empty_binary_and_large_bodies_arrive_unaltered(stage: Arc<Stage>) {
     let topology = stage.queue().await;
-    let large: Vec<u8> = (0..1024 * 1024_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let large: Vec<u8> = (0..1024 * 1024_u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     let bodies = [Vec::new(), vec![0], b"\r\n\0\xff$5\r\n".to_vec(), large];
     let sent: Vec<_> = bodies.into_iter().map(message).collect();
     stage.publish(all_to(&topology, sent.clone())).await;
@@ -62,14 +70,18 @@ async fn p1_empty_binary_and_large_bodies_arrive_unaltered(stage: Arc<Stage>) {
     for arrived in consumer.drain(sent.len()).await {
         let same = sent.iter().find(|sent| sent.id == arrived.envelope.id);
         assert_same(same.must("a known id"), &arrived.envelope);
-        assert!(arrived.defect.is_none(), "the limit itself is allowed: {arrived:?}");
+        assert!(
+            arrived.defect.is_none(),
+            "the limit itself is allowed: {arrived:?}"
+        );
     }
 }
 
 async fn p1_header_values_need_not_be_text(stage: Arc<Stage>) {
     let topology = stage.queue().await;
     let mut sent = message("{}");
-    sent.headers.push(("binary".into(), vec![0, 159, 146, 150, 255].into()));
+    sent.headers
+        .push(("binary".into(), vec![0, 159, 146, 150, 255].into()));
     stage.publish(vec![to(&topology, sent.clone())]).await;
     let mut consumer = Consumer::of(&stage, &topology).await;
     let arrived = consumer.next().await;
@@ -98,13 +110,26 @@ async fn p1_a_batch_is_answered_in_order_where_some_are_refused(stage: Arc<Stage
     assert_eq!(answers.len(), 40, "one answer for each message");
     for (at, answer) in answers.into_iter().enumerate() {
         match answer {
-            Ok(published) => assert_eq!((at % 3 != 1, published), (true, Published::Accepted), "{at}"),
-            Err(error) => assert_eq!((at % 3, error.kind()), (1, ErrorKind::NoSuchQueue), "{at}: {error}"),
+            Ok(published) => assert_eq!(
+                (at % 3 != 1, published),
+                (true, Published::Accepted),
+                "{at}"
+            ),
+            Err(error) => assert_eq!(
+                (at % 3, error.kind()),
+                (1, ErrorKind::NoSuchQueue),
+                "{at}: {error}"
+            ),
         }
     }
     let mut consumer = Consumer::of(&stage, &topology).await;
     let wanted = (0..40).filter(|at| at % 3 != 1).collect::<Vec<_>>();
-    let mut numbers: Vec<_> = consumer.drain(wanted.len()).await.iter().map(|d| number(&d.envelope)).collect();
+    let mut numbers: Vec<_> = consumer
+        .drain(wanted.len())
+        .await
+        .iter()
+        .map(|d| number(&d.envelope))
+        .collect();
     numbers.sort_unstable();
     assert_eq!(numbers, wanted);
     consumer.silent(SILENCE).await;
@@ -115,7 +140,11 @@ async fn p1_a_missing_queue_is_said_and_nothing_is_stored(stage: Arc<Stage>) {
     let mut elsewhere = to(&topology, message("lost"));
     for _ in 0..2 {
         let mut answers = stage.transport.publish(vec![elsewhere.clone()]).await;
-        let error = answers.pop().must("an answer").err().must("a missing queue is an error");
+        let error = answers
+            .pop()
+            .must("an answer")
+            .err()
+            .must("a missing queue is an error");
         assert_eq!(error.kind(), ErrorKind::NoSuchQueue, "{error}");
     }
     stage.declare(&topology).await;
@@ -133,7 +162,12 @@ async fn p1_one_call_publishes_a_batch_of_five_thousand(stage: Arc<Stage>) {
     let topology = stage.queue().await;
     stage.publish(all_to(&topology, numbered(0..5000))).await;
     let mut consumer = Consumer::with_prefetch(&stage, &topology, 500).await;
-    let mut numbers: Vec<_> = consumer.drain(5000).await.iter().map(|d| number(&d.envelope)).collect();
+    let mut numbers: Vec<_> = consumer
+        .drain(5000)
+        .await
+        .iter()
+        .map(|d| number(&d.envelope))
+        .collect();
     numbers.sort_unstable();
     assert!(numbers.into_iter().eq(0..5000), "every message once");
 }

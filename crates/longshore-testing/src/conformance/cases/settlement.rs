@@ -42,7 +42,8 @@ async fn p3_what_is_completed_is_gone_for_ever(stage: Arc<Stage>) {
     drop(consumer);
     let other = stage.open().await;
     let mut heir = Consumer::on(&*other, subscription(&stage, &topology)).await;
-    heir.silent(stage.lock() + Duration::from_millis(1500)).await;
+    heir.silent(stage.lock() + Duration::from_millis(1500))
+        .await;
     stage
         .until_stats(&topology, "an empty queue", |stats| {
             stats.ready == 0 && stats.dead == 0 && stats.in_flight.unwrap_or(0) == 0
@@ -62,7 +63,12 @@ async fn p3_settlements_come_in_any_order(stage: Arc<Stage>) {
     let mut left: Vec<_> = held.iter().map(|d| number(&d.envelope)).collect();
     drop(consumer);
     let mut heir = Consumer::of(&stage, &topology).await;
-    let mut back: Vec<_> = heir.drain(4).await.iter().map(|d| number(&d.envelope)).collect();
+    let mut back: Vec<_> = heir
+        .drain(4)
+        .await
+        .iter()
+        .map(|d| number(&d.envelope))
+        .collect();
     left.sort_unstable();
     back.sort_unstable();
     assert_eq!(back, left, "only what was not completed comes back");
@@ -75,7 +81,11 @@ async fn p3_a_second_settlement_is_stale_and_touches_nothing(stage: Arc<Stage>) 
     for second in verdicts() {
         stage.publish(vec![to(&topology, message("once"))]).await;
         let delivery = consumer.next().await;
-        let (receipt, attempt, envelope) = (delivery.receipt, delivery.attempt, delivery.envelope.clone());
+        let (receipt, attempt, envelope) = (
+            delivery.receipt,
+            delivery.attempt,
+            delivery.envelope.clone(),
+        );
         consumer.complete(delivery).await;
         let second = Settlement::new(receipt, attempt, second, envelope);
         let mut answers = consumer.settler.settle(vec![second]).await;
@@ -109,7 +119,10 @@ async fn p3_the_same_receipt_twice_in_a_batch_counts_once(stage: Arc<Stage>) {
     let mut answers = consumer.settler.settle(batch.into()).await.into_iter();
     answers.next().must("an answer").must("completing");
     assert_stale(answers.next().must("an answer"));
-    answers.next().must("an answer").must("completing the neighbour");
+    answers
+        .next()
+        .must("an answer")
+        .must("completing the neighbour");
 }
 
 async fn p3_a_batch_of_different_verdicts_is_answered_in_order(stage: Arc<Stage>) {
@@ -123,16 +136,25 @@ async fn p3_a_batch_of_different_verdicts_is_answered_in_order(stage: Arc<Stage>
     consumer.complete(done).await;
     let [retry, dead, release] = verdicts();
     let given = [Verdict::Complete, retry, dead, release];
-    let mut batch: Vec<_> = held.into_iter().zip(given).map(|(d, v)| settlement(d, v)).collect();
+    let mut batch: Vec<_> = held
+        .into_iter()
+        .zip(given)
+        .map(|(d, v)| settlement(d, v))
+        .collect();
     batch.insert(2, stale);
     let answers = consumer.settler.settle(batch).await;
     let fine: Vec<_> = answers.iter().map(Result::is_ok).collect();
     assert_eq!(fine, [true, true, false, true, true], "{answers:?}");
     let mut back: Vec<_> = consumer.drain(2).await;
     back.sort_by_key(|d| number(&d.envelope));
-    let back: Vec<_> = back.iter().map(|d| (number(&d.envelope), d.attempt)).collect();
+    let back: Vec<_> = back
+        .iter()
+        .map(|d| (number(&d.envelope), d.attempt))
+        .collect();
     assert_eq!(back, [(1, 2), (3, 1)], "the retried and the released one");
-    stage.until_stats(&topology, "one dead letter", |stats| stats.dead == 1).await;
+    stage
+        .until_stats(&topology, "one dead letter", |stats| stats.dead == 1)
+        .await;
     consumer.silent(SILENCE).await;
 }
 
@@ -145,7 +167,12 @@ async fn p3_the_receipt_of_another_subscription_is_stale(stage: Arc<Stage>) {
     let other = thief.next().await;
     let mut batch = vec![Settlement::complete(owned.receipt, 1)];
     for verdict in verdicts() {
-        batch.push(Settlement::new(owned.receipt, 1, verdict, owned.envelope.clone()));
+        batch.push(Settlement::new(
+            owned.receipt,
+            1,
+            verdict,
+            owned.envelope.clone(),
+        ));
     }
     for answer in thief.settler.settle(batch).await {
         assert_stale(answer);
@@ -170,7 +197,10 @@ async fn p3_a_dead_source_cannot_settle_what_others_hold_now(stage: Arc<Stage>) 
         let mut answers = settler.settle(vec![settlement(delivery, verdict)]).await;
         assert_stale(answers.pop().must("an answer"));
     }
-    assert!(heir.lost().await.is_empty(), "the late settlements took a lock away");
+    assert!(
+        heir.lost().await.is_empty(),
+        "the late settlements took a lock away"
+    );
     heir.complete_all(held).await;
     heir.silent(stage.lock() + SILENCE).await;
     assert_eq!(stage.stats(&topology).await.dead, 0);
@@ -183,13 +213,31 @@ async fn p3_a_receipt_that_never_was_is_stale(stage: Arc<Stage>) {
     let held = consumer.next().await;
     let real = held.receipt;
     let made_up = [
-        Receipt { scope: real.scope.wrapping_add(1), ..real },
-        Receipt { tag: [real.tag[0].wrapping_add(1000), real.tag[1].wrapping_add(1000)], ..real },
-        Receipt { scope: u64::MAX, tag: [u64::MAX; 2] },
-        Receipt { scope: 0, tag: [0; 2] },
+        Receipt {
+            scope: real.scope.wrapping_add(1),
+            ..real
+        },
+        Receipt {
+            tag: [
+                real.tag[0].wrapping_add(1000),
+                real.tag[1].wrapping_add(1000),
+            ],
+            ..real
+        },
+        Receipt {
+            scope: u64::MAX,
+            tag: [u64::MAX; 2],
+        },
+        Receipt {
+            scope: 0,
+            tag: [0; 2],
+        },
     ];
     for receipt in made_up.into_iter().filter(|receipt| *receipt != real) {
-        let mut answers = consumer.settler.settle(vec![Settlement::complete(receipt, 1)]).await;
+        let mut answers = consumer
+            .settler
+            .settle(vec![Settlement::complete(receipt, 1)])
+            .await;
         assert_stale(answers.pop().must("an answer"));
     }
     consumer.complete(held).await;

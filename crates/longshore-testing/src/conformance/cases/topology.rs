@@ -43,10 +43,20 @@ async fn verifying_creates_nothing_and_refuses_what_is_missing(stage: Arc<Stage>
         let error = stage.transport.declare(&topology, Declare::Verify).await;
         let error = error.err().must("verifying a missing queue is an error");
         assert_eq!(error.kind(), ErrorKind::NoSuchQueue, "{error}");
-        assert!(error.to_string().contains(topology.queue.as_str()), "{error}");
+        assert!(
+            error.to_string().contains(topology.queue.as_str()),
+            "{error}"
+        );
     }
-    let mut answers = stage.transport.publish(vec![to(&topology, message(""))]).await;
-    let error = answers.pop().must("an answer").err().must("nothing was created");
+    let mut answers = stage
+        .transport
+        .publish(vec![to(&topology, message(""))])
+        .await;
+    let error = answers
+        .pop()
+        .must("an answer")
+        .err()
+        .must("nothing was created");
     assert_eq!(error.kind(), ErrorKind::NoSuchQueue, "{error}");
 }
 
@@ -94,11 +104,17 @@ async fn a_prefetch_of_zero_is_refused(stage: Arc<Stage>) {
 async fn every_name_the_rules_allow_is_a_queue(stage: Arc<Stage>) {
     let base = stage.name();
     let longest = format!("{base}.{}", "x".repeat(127 - base.len()));
-    let odd = [format!("{base}.a.B_c-9"), format!("-{base}-"), format!("{base}..")];
+    let odd = [
+        format!("{base}.a.B_c-9"),
+        format!("-{base}-"),
+        format!("{base}.."),
+    ];
     for name in [longest].into_iter().chain(odd) {
         let topology = Topology::new(Name::new(&name).must("a name"));
         stage.declare(&topology).await;
-        stage.publish(vec![to(&topology, message(name.clone()))]).await;
+        stage
+            .publish(vec![to(&topology, message(name.clone()))])
+            .await;
         let mut consumer = Consumer::of(&stage, &topology).await;
         let arrived = consumer.next().await;
         assert_eq!(&arrived.envelope.body[..], name.as_bytes());
@@ -119,7 +135,12 @@ async fn queues_are_kept_apart(stage: Arc<Stage>) {
         consumers.push(Consumer::of(&stage, queue).await);
     }
     for (at, consumer) in consumers.iter_mut().enumerate() {
-        let mut numbers: Vec<_> = consumer.drain(10).await.iter().map(|d| number(&d.envelope)).collect();
+        let mut numbers: Vec<_> = consumer
+            .drain(10)
+            .await
+            .iter()
+            .map(|d| number(&d.envelope))
+            .collect();
         numbers.sort_unstable();
         assert_eq!(numbers, (at * 10..at * 10 + 10).collect::<Vec<_>>());
         consumer.silent(Duration::from_millis(200)).await;
@@ -135,7 +156,9 @@ async fn partitions_are_declared_or_clearly_refused(stage: Arc<Stage>) {
         let verified = stage.transport.declare(&topology, Declare::Verify).await;
         verified.must("verifying partitions");
     } else {
-        let error = declared.err().must("partitions were accepted without the capability");
+        let error = declared
+            .err()
+            .must("partitions were accepted without the capability");
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     }
 }

@@ -48,7 +48,10 @@ async fn p2_competing_consumers_never_share_a_delivery(stage: Arc<Stage>) {
     let consumers = compete(&stage, &topology, 6, 600).await;
     stage.publish(all_to(&topology, numbered(0..600))).await;
     let seen = consumers.seen().await;
-    assert!(seen.len() == 600 && seen.values().all(|times| *times == 1), "{seen:?}");
+    assert!(
+        seen.len() == 600 && seen.values().all(|times| *times == 1),
+        "{seen:?}"
+    );
 }
 
 async fn p1_consumers_of_many_queues_run_side_by_side(stage: Arc<Stage>) {
@@ -58,11 +61,16 @@ async fn p1_consumers_of_many_queues_run_side_by_side(stage: Arc<Stage>) {
         let consumers = compete(&stage, &topology, 2, 100).await;
         queues.push((topology, consumers));
     }
-    let batches = queues.iter().flat_map(|(topology, _)| all_to(topology, numbered(0..100)));
+    let batches = queues
+        .iter()
+        .flat_map(|(topology, _)| all_to(topology, numbered(0..100)));
     stage.publish(batches.collect()).await;
     for (topology, consumers) in queues {
         let seen = consumers.seen().await;
-        assert!(seen.len() == 100 && seen.values().all(|times| *times == 1), "{topology:?}: {seen:?}");
+        assert!(
+            seen.len() == 100 && seen.values().all(|times| *times == 1),
+            "{topology:?}: {seen:?}"
+        );
     }
 }
 
@@ -110,7 +118,11 @@ async fn compete(
     let left = Arc::new(std::sync::atomic::AtomicUsize::new(messages));
     let mut tasks = JoinSet::new();
     for at in 0..count {
-        let transport = if at % 2 == 0 { &stage.transport } else { &other };
+        let transport = if at % 2 == 0 {
+            &stage.transport
+        } else {
+            &other
+        };
         let mut consumer = Consumer::on(&**transport, subscription(stage, topology)).await;
         let left = left.clone();
         tasks.spawn(async move {
@@ -119,18 +131,26 @@ async fn compete(
             let mut idle = tokio::time::Instant::now();
             // A little longer than needed, so that what comes twice is seen.
             while left.load(SeqCst) > 0 || idle.elapsed() < Duration::from_millis(500) {
-                assert!(idle.elapsed() < PATIENCE, "{} messages never came", left.load(SeqCst));
+                assert!(
+                    idle.elapsed() < PATIENCE,
+                    "{} messages never came",
+                    left.load(SeqCst)
+                );
                 let Some(batch) = consumer.batch(64, Duration::from_millis(200)).await else {
                     continue;
                 };
                 let batch: Vec<Delivery> = batch.must("receiving");
                 idle = tokio::time::Instant::now();
                 seen.extend(batch.iter().map(|d| number(&d.envelope)));
-                let done = batch.iter().map(|d| Settlement::complete(d.receipt, d.attempt));
+                let done = batch
+                    .iter()
+                    .map(|d| Settlement::complete(d.receipt, d.attempt));
                 for answer in consumer.settler.settle(done.collect()).await {
                     answer.must("completing");
                 }
-                let _ = left.fetch_update(SeqCst, SeqCst, |left| Some(left.saturating_sub(batch.len())));
+                let _ = left.fetch_update(SeqCst, SeqCst, |left| {
+                    Some(left.saturating_sub(batch.len()))
+                });
             }
             seen
         });
