@@ -1,1 +1,53 @@
-//! Longshore's transport over Redis Streams.
+//! Longshore's transport over Redis Streams: Redis 7.0 and later, Valkey 8 and later; one server, a
+//! master behind sentinels, or a cluster.
+//!
+//! What a message looks like there is public: `docs/wire.md`. A service takes the `longshore` crate
+//! with its feature `redis` and never names this one.
+//!
+//! A delivery is a pending entry of the group `longshore`; its lock is the entry's idle time. The
+//! delivery count of an entry means starts of a handler: a first read is 1, and every later start
+//! is written before it happens. All that changes more than one key is one Lua script.
+
+mod address;
+mod admin;
+mod convert;
+mod dead_letters;
+mod delay;
+mod entry;
+mod failure;
+mod held;
+mod lane;
+mod link;
+mod locks;
+mod names;
+mod publisher;
+mod reader;
+mod scripts;
+mod settler;
+mod site;
+mod source;
+mod takeover;
+mod topology;
+mod transport;
+
+use std::sync::Arc;
+
+use longshore_core::{ConnectOptions, Result, Transport};
+
+/// Connects to `redis://`, `rediss://`, `redis+cluster://host,host` or
+/// `redis+sentinel://host,host/master-name`, with TLS as `rediss+…`.
+///
+/// Credentials in the URL are percent-encoded. The path is the number of the database. TLS verifies
+/// chain and host name against the authorities of the options, or the system's.
+///
+/// # Errors
+/// [`Invalid`](longshore_core::ErrorKind::Invalid) for a URL that breaks a rule,
+/// [`Denied`](longshore_core::ErrorKind::Denied) where credentials or certificate are refused,
+/// [`Unavailable`](longshore_core::ErrorKind::Unavailable) where no server answers within the
+/// connection time-out, [`Unsupported`](longshore_core::ErrorKind::Unsupported) for servers that
+/// are too old.
+pub async fn connect(url: &str, options: ConnectOptions) -> Result<Arc<dyn Transport>> {
+    Ok(Arc::new(
+        transport::RedisTransport::connect(url, options).await?,
+    ))
+}

@@ -1,0 +1,247 @@
+//! Dead letters: list, redrive, discard.
+
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use longshore_core::{DeadLetter, Error, ErrorKind, Name, Reason, Result, Text};
+use redis::{Pipeline, Value};
+
+use crate::{
+    admin::unread,
+    convert,
+    entry::{Entry, EntryId, Fields, array, entries, int},
+    failure::{Broken, checked, refused, unexpected},
+    link::{Link, Links},
+    names::{Keys, reply_prefix},
+    scripts::{self, REDRIVE},
+    site::{Place, Site},
+};
+
+/// Dead letters read in one go: each can be as large as a message.
+const PAGE: usize = 50;
+/// The fields that follow the original ones.
+const OURS: [&str; 5] = [
+    "dead.reason",
+    "dead.detail",
+    "dead.attempts",
+    "dead.queue",
+    "dead.at",
+];
+/// The field that holds an original with too many fields.
+const PACKED: &str = "dead.packed";
+
+/// The dead letters of every queue.
+pub(crate) struct DeadLetters {
+    site: Arc<Site>,
+    links: Arc<Links>,
+}
+
+impl DeadLetters {
+    pub(crate) fn new(site: Arc<Site>, links: Arc<Links>) -> Self {
+        Self { site, links }
+    }
+
+    pub(crate) async fn list(
+        &self,
+        queue: &Name,
+        after: Option<&Text>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>> {
+        let keys = self.keys(queue);
+        let mut from = match after {
+            Some(id) => format!("({}", parse(id)?),
+            None => "-".to_owned(),
+        };
+        let mut letters = Vec::new();
+        while letters.len() < limit {
+            let page = PAGE.min(limit - letters.len());
+            let mut pipeline = redis::pipe();
+            pipeline
+                .cmd("XRANGE")
+                .arg(&keys.dead)
+                .arg(&from)
+                .arg("+")
+                .arg("COUNT")
+                .arg(page);
+            let confirm = self.site.options.confirm_timeout;
+            let reply = self
+                .links
+                .exchange(keys.slot, &pipeline, confirm)
+                .await
+                .map_err(unread)?
+                .pop();
+            let entries = entries(checked(reply.unwrap_or(Value::Nil))?);
+            let count = entries.len();
+            if let Some(last) = entries.last() {
+                from = format!("({}", last.id);
+            }
+            letters.extend(entries.into_iter().map(|entry| self.letter(entry)));
+            if count < page {
+                break;
+            }
+        }
+        Ok(letters)
+    }
+
+    /// Once: the script removes the dead letter in the step that writes the copy.
+    pub(crate) async fn redrive(&self, queue: &Name, id: &Text) -> Result<()> {
+        let keys = self.keys(queue);
+        let id = parse(id)?;
+        let mut command = REDRIVE.call(&[&keys.dead, &keys.stream]);
+        command.arg(id.to_string());
+        let limit = self.site.options.confirm_timeout;
+        let reply = scripts::run(&self.links, keys.slot, command, limit).await;
+        match int(&checked(reply.map_err(Broken::into_error)?)?) {
+            Some(1) => Ok(()),
+            Some(0) => Err(gone()),
+            Some(-1) => Err(Error::new(
+                ErrorKind::NoSuchQueue,
+                format!("there is no queue {queue}"),
+            )),
+            Some(-2) => self.redrive_packed(&keys, id).await,
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(crate) async fn discard(&self, queue: &Name, ids: &[Text]) -> Vec<Result<()>> {
+        let keys = self.keys(queue);
+        let mut pipeline = Pipeline::new();
+        for id in ids {
+            // An id that is none deletes nothing.
+            let id = parse(id).unwrap_or(EntryId { ms: 0, sequence: 0 });
+            pipeline.cmd("XDEL").arg(&keys.dead).arg(id.to_string());
+        }
+        if ids.is_empty() {
+            return Vec::new();
+        }
+        match self
+            .links
+            .exchange(keys.slot, &pipeline, self.site.options.confirm_timeout)
+            .await
+        {
+            Ok(replies) => replies
+                .into_iter()
+                .map(|reply| match int(&checked(reply)?) {
+                    Some(1) => Ok(()),
+                    _ => Err(gone()),
+                })
+                .collect(),
+            Err(broken) => {
+                let error = broken.into_error();
+                ids.iter()
+                    .map(|_| Err(Error::new(error.kind(), error.to_string())))
+                    .collect()
+            }
+        }
+    }
+
+    /// The same for what does not fit a script: watched, on a connection of its own.
+    async fn redrive_packed(&self, keys: &Keys, id: EntryId) -> Result<()> {
+        let link = Link::new(Arc::clone(&self.site), Place::Slot(keys.slot), "redrive");
+        let limit = self.site.options.confirm_timeout;
+        for _ in 0..10 {
+            let mut look = redis::pipe();
+            look.cmd("WATCH").arg(&keys.dead);
+            look.cmd("XRANGE")
+                .arg(&keys.dead)
+                .arg(id.to_string())
+                .arg(id.to_string());
+            let mut replies = link.exchange(&look, limit).await.map_err(unread)?;
+            let found = entries(checked(replies.pop().unwrap_or(Value::Nil))?).pop();
+            let (mut original, _) = split(found.ok_or_else(gone)?.fields);
+            original.retain(|(name, _)| name != "attempt".as_bytes());
+            let mut swap = redis::pipe();
+            // Creating a stream that has just gone is better than losing the message with it.
+            swap.cmd("MULTI").cmd("XADD").arg(&keys.stream).arg("*");
+            for (name, value) in &original {
+                swap.arg(&name[..]).arg(&value[..]);
+            }
+            swap.cmd("XDEL")
+                .arg(&keys.dead)
+                .arg(id.to_string())
+                .cmd("EXEC");
+            let mut replies = link
+                .exchange(&swap, limit)
+                .await
+                .map_err(Broken::into_error)?;
+            let done = replies.pop().unwrap_or(Value::Nil);
+            if let Some(Value::ServerError(error)) =
+                replies.iter().find(|r| matches!(r, Value::ServerError(_)))
+            {
+                return Err(refused(error));
+            }
+            if !array(checked(done)?).is_empty() {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "the dead letters change too fast just now; nothing was sent back",
+        ))
+    }
+
+    fn letter(&self, entry: Entry) -> DeadLetter {
+        let id = Text::from(entry.id.to_string());
+        let (original, ours) = split(entry.fields);
+        let envelope =
+            convert::read_unjudged(&original, &reply_prefix(&self.site.options.key_prefix));
+        let value = |name: &str| {
+            let (_, value) = ours.iter().find(|(n, _)| n == name.as_bytes())?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        };
+        let reason = Reason::parse(value("dead.reason").as_deref().unwrap_or("unknown"));
+        let mut letter = DeadLetter::new(id, envelope, reason);
+        letter.detail = value("dead.detail").unwrap_or_default();
+        letter.attempts = value("dead.attempts")
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0);
+        letter.at = value("dead.at")
+            .and_then(|ms| ms.parse().ok())
+            .and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+        letter
+    }
+
+    fn keys(&self, queue: &Name) -> Keys {
+        Keys::new(&self.site.options.key_prefix, queue)
+    }
+}
+
+/// The original fields, unpacked, and ours. Ours are the last five, by place: a publisher may have
+/// used the same names.
+fn split(mut fields: Fields) -> (Fields, Fields) {
+    let cut = fields.len().saturating_sub(OURS.len());
+    let is_ours = fields.len() >= OURS.len()
+        && fields[cut..]
+            .iter()
+            .zip(OURS)
+            .all(|((name, _), ours)| name == ours.as_bytes());
+    let ours = if is_ours {
+        fields.split_off(cut)
+    } else {
+        Vec::new()
+    };
+    if let [(name, packed)] = &fields[..]
+        && name == PACKED.as_bytes()
+        && let Some(values) = convert::unpack(packed)
+        && values.len() % 2 == 0
+    {
+        let mut values = values.into_iter();
+        let mut unpacked = Vec::new();
+        while let (Some(name), Some(value)) = (values.next(), values.next()) {
+            unpacked.push((name, value));
+        }
+        return (unpacked, ours);
+    }
+    (fields, ours)
+}
+
+fn parse(id: &Text) -> Result<EntryId> {
+    EntryId::parse(Bytes::copy_from_slice(id.as_bytes()).as_ref()).ok_or_else(gone)
+}
+
+fn gone() -> Error {
+    Error::new(ErrorKind::Stale, "there is no dead letter of this id")
+}

@@ -1,0 +1,101 @@
+//! What the tasks of one source share: which stream, as which consumer, under which rules.
+
+use std::{sync::Arc, time::Duration};
+
+use longshore_core::{Delivery, Receipt, Subscription};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    convert,
+    entry::Entry,
+    held::{Claim, Held, Table},
+    link::Links,
+    names::{Keys, reply_prefix},
+    site::{Site, patience},
+};
+
+/// One consumed stream.
+pub(crate) struct Lane {
+    pub(crate) site: Arc<Site>,
+    pub(crate) keys: Keys,
+    /// Our name in the group. Random, so that no two processes and no two lives share one.
+    pub(crate) consumer: String,
+    pub(crate) subscription: Subscription,
+    pub(crate) table: Table,
+    /// For everything that does not block.
+    pub(crate) links: Arc<Links>,
+    /// Ends the tasks at once, whatever they are doing.
+    pub(crate) killed: CancellationToken,
+    /// Cancelled once the reader has ended: nothing more can arrive.
+    pub(crate) left: CancellationToken,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        site: Arc<Site>,
+        links: Arc<Links>,
+        subscription: Subscription,
+        killed: CancellationToken,
+    ) -> Self {
+        let ids = &site.options.ids;
+        let keys = Keys::new(&site.options.key_prefix, &subscription.topology.queue);
+        let scope = (ids.next() >> 64) as u64;
+        Self {
+            keys,
+            consumer: ids.text().to_string(),
+            table: Table::new(scope, subscription.prefetch),
+            subscription,
+            site,
+            links,
+            killed,
+            left: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.site.options.clock.monotonic()
+    }
+
+    pub(crate) fn lock_ms(&self) -> u64 {
+        u64::try_from(self.subscription.lock.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How long an answer may take.
+    pub(crate) fn patience(&self) -> Duration {
+        patience(&self.site.options)
+    }
+
+    /// Takes entries in. `sent` is when the command that locked them was sent: counted from there,
+    /// their locks last at least as long on the server's clock.
+    pub(crate) fn arrive(&self, reserved: usize, sent: Duration, entries: Vec<(Entry, Claim)>) {
+        let prefix = reply_prefix(&self.site.options.key_prefix);
+        let limits = &self.subscription.limits;
+        let mut deliveries = Vec::with_capacity(entries.len());
+        for (entry, claim) in entries {
+            let read = convert::read(&entry.fields, limits, &prefix);
+            let noted = u32::try_from(claim.base).unwrap_or(u32::MAX);
+            let attempt = read.attempts.saturating_add(noted).saturating_add(1);
+            let held = Held {
+                id: entry.id,
+                attempt,
+                base: claim.base,
+                suspect: claim.suspect,
+                certain_until: sent + self.subscription.lock,
+                settling: false,
+            };
+            let delivery = Delivery {
+                envelope: read.envelope,
+                receipt: Receipt {
+                    scope: 0,
+                    tag: [0, 0],
+                },
+                part: self.subscription.part,
+                attempt,
+                suspect: claim.suspect,
+                defect: read.defect,
+            };
+            deliveries.push((held, delivery));
+        }
+        self.table.arrive(reserved, deliveries);
+    }
+}

@@ -1,0 +1,208 @@
+//! The task that reads ahead.
+//!
+//! A read in flight is never dropped: the server would go on and lock entries for nobody. After
+//! any failed read the pending list is searched for what such a read may have left there.
+
+use std::{sync::Arc, time::Duration};
+
+use longshore_core::{Declare, ErrorKind};
+use redis::Value;
+
+use crate::{
+    entry::{Entry, read_reply},
+    failure::{Broken, is_missing, refused},
+    held::Claim,
+    lane::Lane,
+    link::{Link, pauses},
+    names::GROUP,
+    scripts::{self, LEAVE, RELEASE},
+    takeover, topology,
+};
+
+/// How long one read may wait on the server. Also how late the task sees that it must stop, and
+/// how often it looks for what others gave back.
+const BLOCK: Duration = Duration::from_millis(500);
+/// How often the pending list is compared with what is held, in parts of the lock.
+const COMPARISONS_PER_LOCK: u32 = 3;
+
+/// A read that returned nothing new.
+enum Pause {
+    /// Go on at once.
+    No,
+    /// Something is wrong, said in `trouble`.
+    Yes(String),
+}
+
+/// Reads until the source stops.
+pub(crate) async fn run(lane: Arc<Lane>, link: Link) {
+    let killed = lane.killed.clone();
+    tokio::select! {
+        biased;
+        () = killed.cancelled() => {}
+        () = read(&lane, &link) => {}
+    }
+    link.close();
+    lane.left.cancel();
+}
+
+async fn read(lane: &Lane, link: &Link) {
+    let mut delays = pauses();
+    let mut returned_at = Duration::ZERO;
+    let mut compared_at = lane.now();
+    while !lane.table.lock().stopped {
+        let now = lane.now();
+        let unseen = lane.table.lock().unseen;
+        if unseen || now.saturating_sub(compared_at) * COMPARISONS_PER_LOCK > lane.subscription.lock
+        {
+            if let Err(broken) = takeover::recover(lane).await {
+                trouble(lane, link, &mut delays, broken.into_error().to_string()).await;
+                continue;
+            }
+            compared_at = now;
+        }
+        if now.saturating_sub(returned_at) >= BLOCK {
+            returned_at = now;
+            // A failure shows in the read that follows.
+            let _ = takeover::take_returned(lane).await;
+        }
+        let places = lane.table.reserve_for_read();
+        if places == 0 {
+            // The time-out is for prefetches and waiting suspects that change without a notice.
+            let _ = tokio::time::timeout(BLOCK, lane.table.freed.notified()).await;
+            continue;
+        }
+        match read_once(lane, link, places).await {
+            Pause::No => {
+                lane.table.set_trouble(None);
+                delays = pauses();
+            }
+            Pause::Yes(why) => trouble(lane, link, &mut delays, why).await,
+        }
+    }
+    leave(lane).await;
+}
+
+async fn read_once(lane: &Lane, link: &Link, places: usize) -> Pause {
+    let mut pipeline = redis::pipe();
+    pipeline
+        .cmd("XREADGROUP")
+        .arg("GROUP")
+        .arg(GROUP)
+        .arg(&lane.consumer);
+    pipeline
+        .arg("COUNT")
+        .arg(places)
+        .arg("BLOCK")
+        .arg(BLOCK.as_millis() as u64);
+    pipeline.arg("STREAMS").arg(&lane.keys.stream).arg(">");
+    let sent = lane.now();
+    let reply = link.exchange(&pipeline, BLOCK + lane.patience()).await;
+    let reply = match reply {
+        Ok(replies) => replies.into_iter().next().unwrap_or(Value::Nil),
+        Err(broken) => {
+            lane.table.arrive(places, Vec::new());
+            if matches!(broken, Broken::After(_)) {
+                lane.table.lock().unseen = true;
+            }
+            return Pause::Yes(broken.into_error().to_string());
+        }
+    };
+    if let Value::ServerError(error) = &reply {
+        lane.table.arrive(places, Vec::new());
+        if is_missing(error) {
+            return declare_again(lane).await;
+        }
+        return Pause::Yes(refused(error).to_string());
+    }
+    let entries = read_reply(reply);
+    if lane.table.lock().stopped {
+        // Arrived after the last look of whoever stopped: nobody will take these.
+        lane.table.arrive(places, Vec::new());
+        give_back(lane, &entries).await;
+        return Pause::No;
+    }
+    let first = Claim {
+        base: 0,
+        suspect: false,
+        answer_lost: false,
+    };
+    let entries = entries.into_iter().map(|entry| (entry, first)).collect();
+    lane.arrive(places, sent, entries);
+    Pause::No
+}
+
+/// The queue was deleted, or the server has come back without it.
+async fn declare_again(lane: &Lane) -> Pause {
+    let subscription = &lane.subscription;
+    if subscription.declare == Declare::Verify {
+        return Pause::Yes("the queue does not exist, and nothing may be created here".into());
+    }
+    match topology::declare(
+        &lane.links,
+        &lane.site.options,
+        &subscription.topology,
+        subscription.declare,
+    )
+    .await
+    {
+        Ok(()) => {
+            tracing::warn!(queue = %subscription.topology.queue, "the queue was missing and has been created again");
+            Pause::No
+        }
+        Err(error) if error.kind() == ErrorKind::Closed => Pause::No,
+        Err(error) => Pause::Yes(error.to_string()),
+    }
+}
+
+async fn trouble(lane: &Lane, link: &Link, delays: &mut backon::ExponentialBackoff, why: String) {
+    if lane.table.trouble().is_none() {
+        tracing::warn!(queue = %lane.subscription.topology.queue, %why, "nothing can be received just now");
+    }
+    lane.table.set_trouble(Some(why));
+    let delay = delays
+        .next()
+        .unwrap_or(BLOCK)
+        .min(link.pause().await.max(Duration::from_millis(50)));
+    let _ = tokio::time::timeout(delay, stopped(lane)).await;
+}
+
+async fn stopped(lane: &Lane) {
+    while !lane.table.lock().stopped {
+        lane.table.freed.notified().await;
+    }
+}
+
+async fn give_back(lane: &Lane, entries: &[Entry]) {
+    if entries.is_empty() {
+        return;
+    }
+    let mut command = RELEASE.call(&[&lane.keys.stream]);
+    command.arg(GROUP).arg(&lane.consumer);
+    for entry in entries {
+        command.arg(entry.id.to_string()).arg(0);
+    }
+    if let Err(broken) = scripts::run(&lane.links, lane.keys.slot, command, lane.patience()).await {
+        let error = broken.into_error();
+        tracing::warn!(count = entries.len(), %error, "messages could not be given back and wait for their lock to end");
+    }
+}
+
+/// Takes our name off the group once everything held is settled.
+async fn leave(lane: &Lane) {
+    if lane.table.lock().unseen {
+        let _ = takeover::recover(lane).await;
+    }
+    loop {
+        {
+            let inner = lane.table.lock();
+            if inner.abandoned || inner.held.is_empty() {
+                break;
+            }
+        }
+        let _ = tokio::time::timeout(BLOCK, lane.table.freed.notified()).await;
+    }
+    // A name that stays is deleted by another worker once it is old.
+    let mut command = LEAVE.call(&[&lane.keys.stream]);
+    command.arg(GROUP).arg(&lane.consumer).arg(0);
+    let _ = scripts::run(&lane.links, lane.keys.slot, command, lane.patience()).await;
+}

@@ -1,0 +1,98 @@
+//! The Lua scripts: static, sent by their hash, loaded where the server does not have them.
+
+use std::{sync::LazyLock, time::Duration};
+
+use redis::{Cmd, Pipeline, Value};
+
+use crate::{failure::Broken, link::Links};
+
+/// One script, its text and its hash.
+pub(crate) struct Script {
+    text: &'static str,
+    hash: LazyLock<String>,
+}
+
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {
+        $($(#[$doc])* pub(crate) static $name: Script = Script {
+            text: include_str!(concat!("scripts/", $file)),
+            hash: LazyLock::new(|| redis::Script::new(include_str!(concat!("scripts/", $file))).get_hash().to_owned()),
+        };)*
+        static ALL: &[&Script] = &[$(&$name),*];
+    };
+}
+
+scripts! {
+    /// Takes pending entries over.
+    CLAIM = "claim.lua";
+    /// Removes entries that are still ours.
+    COMPLETE = "complete.lua";
+    /// Sets an entry aside.
+    DEAD_LETTER = "dead_letter.lua";
+    /// Stores a message until its time.
+    DELAY = "delay.lua";
+    /// Deletes consumers that hold nothing.
+    LEAVE = "leave.lua";
+    /// Moves what is due.
+    PROMOTE = "promote.lua";
+    /// Sends a dead letter back.
+    REDRIVE = "redrive.lua";
+    /// Gives entries back.
+    RELEASE = "release.lua";
+    /// Renews locks.
+    RENEW = "renew.lua";
+    /// Replaces an entry by its next attempt.
+    RETRY = "retry.lua";
+    /// Notes starts.
+    START = "start.lua";
+}
+
+impl Script {
+    /// The command that runs it; further arguments follow the keys.
+    pub(crate) fn call(&self, keys: &[&str]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(self.hash.as_str()).arg(keys.len()).arg(keys);
+        command
+    }
+}
+
+/// Whether the server does not have the script: nothing happened, see [`load`].
+pub(crate) fn is_unknown(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == "NOSCRIPT")
+}
+
+/// Gives the server all scripts. A restart, a failover or SCRIPT FLUSH forgets them.
+pub(crate) async fn load(links: &Links, slot: u16, limit: Duration) -> Result<(), Broken> {
+    let mut pipeline = redis::pipe();
+    for script in ALL {
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(script.text);
+    }
+    links.exchange(slot, &pipeline, limit).await.map(|_| ())
+}
+
+/// Runs one script. Where the server does not have it, that is repaired first.
+pub(crate) async fn run(
+    links: &Links,
+    slot: u16,
+    command: Cmd,
+    limit: Duration,
+) -> Result<Value, Broken> {
+    let mut pipeline = Pipeline::new();
+    pipeline.add_command(command);
+    let mut reply = once(links, slot, &pipeline, limit).await?;
+    if is_unknown(&reply) {
+        load(links, slot, limit).await?;
+        reply = once(links, slot, &pipeline, limit).await?;
+    }
+    Ok(reply)
+}
+
+async fn once(
+    links: &Links,
+    slot: u16,
+    pipeline: &Pipeline,
+    limit: Duration,
+) -> Result<Value, Broken> {
+    let replies = links.exchange(slot, pipeline, limit).await?;
+    Ok(replies.into_iter().next().unwrap_or(Value::Nil))
+}

@@ -1,0 +1,49 @@
+-- Sets an entry aside: the stored fields as they are, then ours.
+--
+-- KEYS[1]  the stream
+-- KEYS[2]  the dead letters
+-- ARGV[1]  the group
+-- ARGV[2]  the consumer
+-- ARGV[3]  the id
+-- ARGV[4]  reason
+-- ARGV[5]  detail
+-- ARGV[6]  attempts
+-- ARGV[7]  queue
+-- returns  1 done, 0 somebody else's, -1 not pending or deleted
+--
+-- More than 1,000 fields do not fit Lua's stack; they are stored in the one field `dead.packed`,
+-- each string behind its length (32 bits, big-endian).
+local seen = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
+if not seen then
+  return -1
+end
+if seen[2] ~= ARGV[2] then
+  return 0
+end
+-- A first write that needs no memory lets the rest pass on a full server.
+redis.call('XACK', KEYS[1], ARGV[1], '0-0')
+local entry = redis.call('XRANGE', KEYS[1], ARGV[3], ARGV[3])[1]
+if not entry then
+  redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
+  return -1
+end
+local fields = entry[2]
+if #fields > 2000 then
+  local packed = {}
+  for i, value in ipairs(fields) do
+    packed[i] = struct.pack('>I4', #value) .. value
+  end
+  fields = { 'dead.packed', table.concat(packed) }
+end
+local time = redis.call('TIME')
+local at = string.format('%d', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
+local n = #fields
+fields[n + 1], fields[n + 2] = 'dead.reason', ARGV[4]
+fields[n + 3], fields[n + 4] = 'dead.detail', ARGV[5]
+fields[n + 5], fields[n + 6] = 'dead.attempts', ARGV[6]
+fields[n + 7], fields[n + 8] = 'dead.queue', ARGV[7]
+fields[n + 9], fields[n + 10] = 'dead.at', at
+redis.call('XADD', KEYS[2], '*', unpack(fields))
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
+redis.call('XDEL', KEYS[1], ARGV[3])
+return 1

@@ -1,0 +1,298 @@
+//! Taking over what others gave back or died with, and what a lost read left to us.
+//!
+//! Nothing here counts a start: XCLAIM with JUSTID keeps the count. Every claim is first looked up,
+//! then made for exactly what was seen; so even where its answer is lost it is known what a claimed
+//! entry was.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{Pipeline, Value};
+
+use crate::{
+    entry::{EntryId, Pending, entries, pending},
+    failure::Broken,
+    held::Claim,
+    lane::Lane,
+    names::{GROUP, RETURNED},
+    scripts::{self, CLAIM},
+};
+
+/// How often expired locks are looked for.
+const SEARCH: Duration = Duration::from_secs(1);
+/// Rows of the pending list looked at in one go.
+const PAGE: usize = 100;
+/// A consumer without a sign of life for this long is dead; its name goes once it holds nothing.
+const FORGOTTEN: Duration = Duration::from_secs(60 * 60);
+
+/// Takes what was given back and has never started, as far as there is room.
+pub(crate) async fn take_returned(lane: &Lane) -> Result<(), Broken> {
+    let mut after = None;
+    loop {
+        let rows = rows(lane, None, after, Some(RETURNED)).await?;
+        let full = rows.len() == PAGE;
+        after = rows.last().map(|row| row.id);
+        let mut fresh: Vec<_> = rows.into_iter().filter(|row| row.count == 0).collect();
+        let places = lane.table.reserve(fresh.len());
+        let enough = places < fresh.len();
+        fresh.truncate(places);
+        let claim = Claim {
+            base: 0,
+            suspect: false,
+            answer_lost: false,
+        };
+        // 1 is what a first read would have set: this may now be started once.
+        let claims: Vec<_> = fresh.into_iter().map(|row| (row, claim, 1)).collect();
+        take(lane, places, &claims, 0).await?;
+        if !full || enough {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes one suspect after the other for as long as the source runs.
+pub(crate) async fn search_suspects(lane: Arc<Lane>) {
+    let killed = lane.killed.clone();
+    let search = async {
+        let mut swept_at = lane.now();
+        while !lane.table.lock().stopped {
+            // Only one at a time: should it kill this process, it takes no other suspect with it.
+            if !lane.table.holds_suspect() {
+                let found = take_suspect(&lane).await.unwrap_or(false);
+                let mut inner = lane.table.lock();
+                if inner.suspect_waits != found {
+                    inner.suspect_waits = found;
+                    drop(inner);
+                    lane.table.freed.notify_one();
+                }
+            }
+            if lane.now().saturating_sub(swept_at) > SEARCH * 60 {
+                swept_at = lane.now();
+                sweep(&lane).await;
+            }
+            let _ = tokio::time::timeout(SEARCH, lane.table.cleared.notified()).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = killed.cancelled() => {}
+        () = search => {}
+    }
+}
+
+/// Takes what the server has put into our pending list without our knowing.
+pub(crate) async fn recover(lane: &Lane) -> Result<(), Broken> {
+    let mut after = None;
+    let mut left = false;
+    loop {
+        let rows = rows(lane, None, after, Some(&lane.consumer)).await?;
+        let full = rows.len() == PAGE;
+        after = rows.last().map(|row| row.id);
+        let mut unseen = Vec::new();
+        {
+            let inner = lane.table.lock();
+            for row in rows {
+                if inner.knows(row.id) {
+                    continue;
+                }
+                // A first read sets 1, so a larger count was noted by starts.
+                let started = row.count > 1;
+                let base = if started { row.count } else { 0 };
+                let read = Claim {
+                    base,
+                    suspect: started,
+                    answer_lost: true,
+                };
+                let claim = inner.claims.get(&row.id).copied().unwrap_or(read);
+                if claim.answer_lost {
+                    let count = row.count;
+                    unseen.push((row, claim, count));
+                }
+            }
+        }
+        if !unseen.is_empty() {
+            let stopped = lane.table.lock().stopped;
+            let places = if stopped {
+                0
+            } else {
+                lane.table.reserve(unseen.len())
+            };
+            left |= places < unseen.len();
+            if stopped {
+                give_back(lane, &unseen).await?;
+            } else {
+                unseen.truncate(places);
+                take(lane, places, &unseen, 0).await?;
+            }
+        }
+        if !full {
+            let mut inner = lane.table.lock();
+            inner.unseen = left;
+            // A claim whose answer was lost may still be on its way to the server: what it was
+            // about is remembered, within reason.
+            while inner.claims.len() > 1000 {
+                inner.claims.pop_first();
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// Whether a suspect is waiting for room.
+async fn take_suspect(lane: &Lane) -> Result<bool, Broken> {
+    let mut after = None;
+    loop {
+        let rows = rows(lane, Some(lane.lock_ms()), after, None).await?;
+        let full = rows.len() == PAGE;
+        after = rows.last().map(|row| row.id);
+        let suspect = rows
+            .into_iter()
+            .find(|row| row.owner != lane.consumer && (row.owner != RETURNED || row.count > 0));
+        if let Some(row) = suspect {
+            if lane.table.reserve(1) == 0 {
+                return Ok(true);
+            }
+            let claim = Claim {
+                base: row.count,
+                suspect: true,
+                answer_lost: false,
+            };
+            let count = row.count;
+            take(lane, 1, &[(row, claim, count)], lane.lock_ms()).await?;
+            return Ok(false);
+        }
+        if !full {
+            return Ok(false);
+        }
+    }
+}
+
+/// Claims these rows if they are still as seen, each with the count to set, and takes them in.
+async fn take(
+    lane: &Lane,
+    places: usize,
+    rows: &[(Pending, Claim, u64)],
+    idle: u64,
+) -> Result<(), Broken> {
+    if rows.is_empty() {
+        lane.table.arrive(places, Vec::new());
+        return Ok(());
+    }
+    let mut command = CLAIM.call(&[&lane.keys.stream]);
+    command.arg(GROUP).arg(&lane.consumer);
+    {
+        let mut inner = lane.table.lock();
+        for (row, claim, count) in rows {
+            command
+                .arg(row.id.to_string())
+                .arg(&row.owner)
+                .arg(row.count)
+                .arg(idle)
+                .arg(*count);
+            inner.claims.insert(
+                row.id,
+                Claim {
+                    answer_lost: false,
+                    ..*claim
+                },
+            );
+        }
+    }
+    let sent = lane.now();
+    let reply = scripts::run(&lane.links, lane.keys.slot, command, lane.patience()).await;
+    let lost = matches!(reply, Err(Broken::After(_)));
+    {
+        let mut inner = lane.table.lock();
+        for (row, claim, _) in rows {
+            if lost {
+                inner.claims.insert(
+                    row.id,
+                    Claim {
+                        answer_lost: true,
+                        ..*claim
+                    },
+                );
+            } else {
+                inner.claims.remove(&row.id);
+            }
+        }
+        inner.unseen |= lost;
+    }
+    let taken = match reply {
+        Ok(reply) => entries(reply),
+        Err(broken) => {
+            lane.table.arrive(places, Vec::new());
+            return Err(broken);
+        }
+    };
+    let claim_of = |id: EntryId| {
+        rows.iter()
+            .find(|(row, ..)| row.id == id)
+            .map(|(_, claim, _)| *claim)
+    };
+    let taken = taken.into_iter().filter_map(|entry| {
+        let claim = claim_of(entry.id)?;
+        Some((entry, claim))
+    });
+    lane.arrive(places, sent, taken.collect());
+    Ok(())
+}
+
+/// Gives back what was found too late to be taken.
+async fn give_back(lane: &Lane, rows: &[(Pending, Claim, u64)]) -> Result<(), Broken> {
+    let mut command = scripts::RELEASE.call(&[&lane.keys.stream]);
+    command.arg(GROUP).arg(&lane.consumer);
+    for (row, claim, _) in rows {
+        command.arg(row.id.to_string()).arg(claim.base);
+    }
+    scripts::run(&lane.links, lane.keys.slot, command, lane.patience())
+        .await
+        .map(|_| ())
+}
+
+/// One page of the pending list. Nothing where the queue is missing: the reader sees to that.
+async fn rows(
+    lane: &Lane,
+    idle: Option<u64>,
+    after: Option<EntryId>,
+    owner: Option<&str>,
+) -> Result<Vec<Pending>, Broken> {
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("XPENDING").arg(&lane.keys.stream).arg(GROUP);
+    if let Some(idle) = idle {
+        pipeline.arg("IDLE").arg(idle);
+    }
+    match after {
+        Some(id) => pipeline.arg(format!("({id}")),
+        None => pipeline.arg("-"),
+    };
+    pipeline.arg("+").arg(PAGE);
+    if let Some(owner) = owner {
+        pipeline.arg(owner);
+    }
+    if idle.is_some() && after.is_none() {
+        // Claims nothing; servers before 7.2 see in a read without result no sign of life.
+        pipeline
+            .cmd("XCLAIM")
+            .arg(&lane.keys.stream)
+            .arg(GROUP)
+            .arg(&lane.consumer);
+        pipeline.arg(0).arg("0-0").arg("JUSTID");
+    }
+    let replies = lane
+        .links
+        .exchange(lane.keys.slot, &pipeline, lane.patience())
+        .await?;
+    Ok(replies
+        .into_iter()
+        .next()
+        .filter(|r| !matches!(r, Value::ServerError(_)))
+        .map(pending)
+        .unwrap_or_default())
+}
+
+async fn sweep(lane: &Lane) {
+    let mut command = scripts::LEAVE.call(&[&lane.keys.stream]);
+    let age = FORGOTTEN.max(lane.subscription.lock * 10);
+    command.arg(GROUP).arg("").arg(age.as_millis() as u64);
+    let _ = scripts::run(&lane.links, lane.keys.slot, command, lane.patience()).await;
+}

@@ -1,0 +1,174 @@
+//! Creating and verifying queues.
+
+use longshore_core::{ConnectOptions, Declare, Error, ErrorKind, Result, Topology};
+use redis::Value;
+
+use crate::{
+    entry::{array, int, lookup, text},
+    failure::{checked, refused},
+    link::Links,
+    names::{GROUP, Keys, topic_key},
+};
+
+/// Creates what is missing, or only looks; refuses what is there and different.
+pub(crate) async fn declare(
+    links: &Links,
+    options: &ConnectOptions,
+    topology: &Topology,
+    declare: Declare,
+) -> Result<()> {
+    if !topology.lanes.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "this transport has no priority lanes yet",
+        ));
+    }
+    if topology.partitions > 0 {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "this transport has no partitions yet",
+        ));
+    }
+    let keys = Keys::new(&options.key_prefix, &topology.queue);
+    let limit = options.confirm_timeout;
+    check_kinds(links, options, &keys, declare).await?;
+    let mut pipeline = redis::pipe();
+    if declare == Declare::Create {
+        pipeline
+            .cmd("XGROUP")
+            .arg("CREATE")
+            .arg(&keys.stream)
+            .arg(GROUP)
+            .arg("0")
+            .arg("MKSTREAM");
+    }
+    pipeline.cmd("XINFO").arg("GROUPS").arg(&keys.stream);
+    let replies = links.exchange(keys.slot, &pipeline, limit).await;
+    let mut replies = replies.map_err(unsure)?;
+    let groups = checked(replies.pop().unwrap_or(Value::Nil))?;
+    if let Some(Value::ServerError(error)) = replies.pop()
+        && error.code() != "BUSYGROUP"
+    {
+        return Err(refused(&error));
+    }
+    let names: Vec<String> = array(groups)
+        .iter()
+        .filter_map(|group| text(lookup(group, "name")?.clone()))
+        .collect();
+    if !names.iter().any(|name| name == GROUP) {
+        return Err(Error::new(
+            ErrorKind::NoSuchQueue,
+            format!(
+                "the stream {} has no consumer group \"{GROUP}\"; create the queue first",
+                keys.stream
+            ),
+        ));
+    }
+    if names.len() > 1 {
+        return Err(Error::new(
+            ErrorKind::TopologyDiffers,
+            format!(
+                "the stream {} has {} consumer groups; \"{GROUP}\" must be the only group, because what it has done is \
+                 deleted: use a topic to give others a copy",
+                keys.stream,
+                names.len()
+            ),
+        ));
+    }
+    for topic in &topology.topics {
+        bind(links, options, topology, topic, declare).await?;
+    }
+    Ok(())
+}
+
+/// What is under our keys must be of the kind that we put there.
+async fn check_kinds(
+    links: &Links,
+    options: &ConnectOptions,
+    keys: &Keys,
+    declare: Declare,
+) -> Result<()> {
+    let expected = [
+        (&keys.stream, "stream"),
+        (&keys.delayed, "zset"),
+        (&keys.dead, "stream"),
+        (&keys.wake, "list"),
+    ];
+    let mut pipeline = redis::pipe();
+    for (key, _) in expected {
+        pipeline.cmd("TYPE").arg(key);
+    }
+    let replies = links
+        .exchange(keys.slot, &pipeline, options.confirm_timeout)
+        .await;
+    for ((key, kind), reply) in expected.into_iter().zip(replies.map_err(unsure)?) {
+        let found = text(checked(reply)?).unwrap_or_default();
+        if found == "none" {
+            if declare == Declare::Verify && key == &keys.stream {
+                return Err(Error::new(
+                    ErrorKind::NoSuchQueue,
+                    format!("there is no stream {key}, and nothing may be created here"),
+                ));
+            }
+        } else if found != kind {
+            return Err(Error::new(
+                ErrorKind::TopologyDiffers,
+                format!(
+                    "the key {key} holds a {found} where a {kind} belongs; delete it or use another queue name"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn bind(
+    links: &Links,
+    options: &ConnectOptions,
+    topology: &Topology,
+    topic: &longshore_core::Name,
+    declare: Declare,
+) -> Result<()> {
+    let (key, slot) = topic_key(&options.key_prefix, topic);
+    let mut pipeline = redis::pipe();
+    let create = declare == Declare::Create;
+    pipeline
+        .cmd(if create { "SADD" } else { "SISMEMBER" })
+        .arg(&key)
+        .arg(topology.queue.as_str());
+    let replies = links
+        .exchange(slot, &pipeline, options.confirm_timeout)
+        .await;
+    let reply = replies.map_err(unsure)?.pop().unwrap_or(Value::Nil);
+    let bound = match checked(reply) {
+        Ok(reply) => int(&reply) == Some(1),
+        Err(error) if error.kind() == ErrorKind::TopologyDiffers => {
+            return Err(Error::new(
+                ErrorKind::TopologyDiffers,
+                format!(
+                    "the key {key} holds something else where the set of a topic belongs; delete it or use another topic name"
+                ),
+            ));
+        }
+        Err(error) => return Err(error),
+    };
+    if !create && !bound {
+        return Err(Error::new(
+            ErrorKind::TopologyDiffers,
+            format!(
+                "the queue {} is not bound to the topic {topic}",
+                topology.queue
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// A declaration can be repeated, so one without an answer is no more than unavailable.
+fn unsure(broken: crate::failure::Broken) -> Error {
+    let error = broken.into_error();
+    match error.kind() {
+        ErrorKind::Unknown => Error::new(ErrorKind::Unavailable, error.to_string()),
+        _ => error,
+    }
+}

@@ -1,0 +1,281 @@
+//! One Redis as the rest of Longshore sees it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use longshore_core::{
+    Admin, Capabilities, ConnectOptions, Declare, Error, ErrorKind, Name, Outgoing, Published,
+    Result, Subscribed, Subscription, Topology, Transport, defaults,
+};
+use redis::Value;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    address::{Address, Kind},
+    admin::RedisAdmin,
+    delay::Promoter,
+    entry::{lookup, text},
+    failure::Broken,
+    lane::Lane,
+    link::{Link, Links},
+    locks::Renewal,
+    names::{check_prefix, supported},
+    publisher::Publisher,
+    reader,
+    settler::RedisSettler,
+    site::{Place, Site},
+    source::RedisSource,
+    takeover, topology,
+};
+
+/// The transport over Redis Streams.
+pub(crate) struct RedisTransport {
+    site: Arc<Site>,
+    capabilities: Capabilities,
+    publisher: Publisher,
+    /// For everything that does not block and is not publishing.
+    links: Arc<Links>,
+    admin: RedisAdmin,
+    renewal: Mutex<Option<Arc<Renewal>>>,
+    promoters: Mutex<BTreeMap<Name, Weak<Promoter>>>,
+    lanes: Mutex<Vec<Weak<Lane>>>,
+    tasks: TaskTracker,
+    killed: CancellationToken,
+}
+
+impl RedisTransport {
+    pub(crate) async fn connect(url: &str, options: ConnectOptions) -> Result<Self> {
+        let address = Address::parse(url, &options)?;
+        check_prefix(&options.key_prefix)?;
+        let site = Arc::new(Site::new(address, options));
+        let links = Arc::new(Links::new(Arc::clone(&site), "settle"));
+        links.link(0).await?.ensure().await?;
+        let durable = inspect(&site, &links).await?;
+        let cluster = site.address.kind == Kind::Cluster;
+        let mut capabilities = Capabilities::default();
+        capabilities.topics = true;
+        capabilities.atomic_topics = !cluster;
+        capabilities.longest_delay = Some(defaults::LONGEST_DELAY);
+        capabilities.durable = durable;
+        Ok(Self {
+            capabilities,
+            publisher: Publisher::new(Arc::clone(&site)),
+            admin: RedisAdmin::new(Arc::clone(&site), Arc::clone(&links)),
+            links,
+            site,
+            renewal: Mutex::new(None),
+            promoters: Mutex::new(BTreeMap::new()),
+            lanes: Mutex::new(Vec::new()),
+            tasks: TaskTracker::new(),
+            killed: CancellationToken::new(),
+        })
+    }
+
+    fn open(&self) -> Result<()> {
+        if self.site.closed.is_cancelled() {
+            return Err(Error::new(ErrorKind::Closed, "the client was closed"));
+        }
+        Ok(())
+    }
+
+    /// The one thread that renews locks, started with the first subscription.
+    fn renewal(&self) -> Result<Arc<Renewal>> {
+        let mut renewal = self.renewal.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(renewal) = &*renewal {
+            return Ok(Arc::clone(renewal));
+        }
+        let started = Arc::new(Renewal::start(Arc::clone(&self.site), self.killed.clone())?);
+        Ok(Arc::clone(renewal.insert(started)))
+    }
+
+    /// The promoter of a queue, started where none runs.
+    fn promoter(&self, lane: &Lane) -> Arc<Promoter> {
+        let mut promoters = self
+            .promoters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        promoters.retain(|_, promoter| promoter.strong_count() > 0);
+        let queue = &lane.subscription.topology.queue;
+        if let Some(promoter) = promoters.get(queue).and_then(Weak::upgrade) {
+            return promoter;
+        }
+        let (promoter, work) = Promoter::new(lane);
+        self.tasks.spawn(work.run());
+        let promoter = Arc::new(promoter);
+        promoters.insert(queue.clone(), Arc::downgrade(&promoter));
+        promoter
+    }
+}
+
+#[async_trait]
+impl Transport for RedisTransport {
+    fn system(&self) -> &'static str {
+        "redis"
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn declare(&self, topology: &Topology, declare: Declare) -> Result<()> {
+        self.open()?;
+        topology::declare(&self.links, &self.site.options, topology, declare).await
+    }
+
+    async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Published>> {
+        if self.open().is_err() {
+            return batch
+                .iter()
+                .map(|_| self.open().map(|()| Published::Accepted))
+                .collect();
+        }
+        self.publisher.publish(batch).await
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed> {
+        self.open()?;
+        supported(subscription.part)?;
+        check(&subscription)?;
+        let prepared = topology::declare(
+            &self.links,
+            &self.site.options,
+            &subscription.topology,
+            subscription.declare,
+        );
+        let limit = self.site.options.connect_timeout;
+        tokio::time::timeout(limit, prepared).await.map_err(|_| {
+            Error::new(
+                ErrorKind::Unavailable,
+                format!("no Redis server answered within {limit:?}"),
+            )
+        })??;
+        let renewal = self.renewal()?;
+        let lane = Arc::new(Lane::new(
+            Arc::clone(&self.site),
+            Arc::clone(&self.links),
+            subscription,
+            self.killed.child_token(),
+        ));
+        renewal.watch(&lane);
+        let promoter = self.promoter(&lane);
+        let link = Link::new(Arc::clone(&self.site), Place::Slot(lane.keys.slot), "read");
+        self.tasks.spawn(reader::run(Arc::clone(&lane), link));
+        self.tasks
+            .spawn(takeover::search_suspects(Arc::clone(&lane)));
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(|lane| lane.strong_count() > 0);
+        lanes.push(Arc::downgrade(&lane));
+        drop(lanes);
+        let source = RedisSource {
+            lane: Arc::clone(&lane),
+            _promoter: promoter,
+        };
+        Ok((Box::new(source), Arc::new(RedisSettler(lane))))
+    }
+
+    fn admin(&self) -> &dyn Admin {
+        &self.admin
+    }
+
+    async fn close(&self, within: Duration) {
+        // 1. Sources take nothing more; a read that is under way ends by itself and gives back.
+        let lanes: Vec<_> = {
+            let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            lanes.iter().filter_map(Weak::upgrade).collect()
+        };
+        for lane in &lanes {
+            lane.table
+                .end(Error::new(ErrorKind::Closed, "the client was closed"));
+            lane.table.abandon();
+        }
+        // 2. Promoters hold nothing and stop where they are.
+        self.promoters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        self.tasks.close();
+        let _ = tokio::time::timeout(within, self.wait_for_readers(&lanes)).await;
+        // 3. Whatever still runs ends, and nothing connects any more.
+        self.site.closed.cancel();
+        self.killed.cancel();
+        self.publisher.close();
+        self.links.close();
+    }
+}
+
+impl RedisTransport {
+    /// Promoters run until they are killed, so it is the lanes that are waited for.
+    async fn wait_for_readers(&self, lanes: &[Arc<Lane>]) {
+        for lane in lanes {
+            lane.left.cancelled().await;
+        }
+    }
+}
+
+impl Drop for RedisTransport {
+    fn drop(&mut self) {
+        self.killed.cancel();
+    }
+}
+
+fn check(subscription: &Subscription) -> Result<()> {
+    let invalid = |text: &str| Err(Error::new(ErrorKind::Invalid, text));
+    if subscription.prefetch == 0 {
+        return invalid("a prefetch is 1 to 65535");
+    }
+    if subscription.lock < Duration::from_millis(300)
+        || subscription.lock > Duration::from_secs(12 * 60 * 60)
+    {
+        return invalid("a lock lasts 300 ms to 12 h");
+    }
+    Ok(())
+}
+
+/// Looks at what the server is and promises; says what an operator should know. Answers whether
+/// what it confirms survives a restart.
+async fn inspect(site: &Site, links: &Links) -> Result<bool> {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("HELLO");
+    pipeline.cmd("CONFIG").arg("GET").arg("appendonly");
+    pipeline.cmd("CONFIG").arg("GET").arg("maxmemory-policy");
+    let replies = links
+        .exchange(0, &pipeline, site.options.confirm_timeout)
+        .await;
+    let mut replies = replies.map_err(Broken::into_error)?.into_iter();
+    let mut next = || replies.next().unwrap_or(Value::Nil);
+    let hello = next();
+    let version = lookup(&hello, "version")
+        .cloned()
+        .and_then(text)
+        .unwrap_or_default();
+    let major = version
+        .split('.')
+        .next()
+        .and_then(|major| major.parse::<u32>().ok());
+    if major.is_some_and(|major| major < 7) {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("Redis 7.0 or Valkey 8 is needed, this server is {version}"),
+        ));
+    }
+    let setting = |reply: Value, name: &str| lookup(&reply, name).cloned().and_then(text);
+    let appendonly = setting(next(), "appendonly");
+    let policy = setting(next(), "maxmemory-policy");
+    let durable = appendonly.as_deref() != Some("no");
+    if !durable {
+        tracing::warn!("appendonly is off: a restart of Redis loses messages; set appendonly yes");
+    }
+    if let Some(policy) = policy.filter(|policy| policy != "noeviction") {
+        tracing::warn!(%policy, "under memory pressure Redis deletes queues; set maxmemory-policy noeviction");
+    }
+    if appendonly.is_none() {
+        tracing::info!(
+            "this user may not read the server's configuration: its durability is unknown"
+        );
+    }
+    Ok(durable)
+}
