@@ -136,12 +136,6 @@ impl Client {
     }
 
     async fn send<T: Target>(&self, target: &T, drafts: Vec<Draft>) -> Vec<Result<Published>> {
-        if let Some(topology) = target.declares()
-            && let Err(error) = self.ensure(topology).await
-        {
-            let again = || Error::new(error.kind(), error.to_string());
-            return drafts.iter().map(|_| Err(again())).collect();
-        }
         let now = self.inner.clock.wall();
         let mut answers = Vec::with_capacity(drafts.len());
         let mut batch = Vec::with_capacity(drafts.len());
@@ -162,6 +156,14 @@ impl Client {
                 }
             }
         }
+        if let Some(topology) = target.declares()
+            && !batch.is_empty()
+            && let Err(error) = self.ensure(topology).await
+        {
+            let again = || Err(Error::new(error.kind(), error.to_string()));
+            let answers = answers.into_iter();
+            return answers.map(|a| a.unwrap_or_else(again)).collect();
+        }
         let mut sent = self.send_batch(batch).await.into_iter();
         answers
             .into_iter()
@@ -170,12 +172,12 @@ impl Client {
     }
 
     /// The one way out: everything published by client or handler passes here.
-    pub(crate) async fn send_batch(&self, batch: Vec<Outgoing>) -> Vec<Result<Published>> {
+    pub(crate) async fn send_batch(&self, mut batch: Vec<Outgoing>) -> Vec<Result<Published>> {
         if batch.is_empty() {
             return Vec::new();
         }
         let begun = self.inner.clock.monotonic();
-        let span = telemetry::publish_span(self.inner.transport.system(), &batch);
+        let span = telemetry::publish_span(self.inner.transport.system(), &mut batch);
         let to: Vec<_> = batch.iter().map(|out| out.to.clone()).collect();
         let answers =
             tracing::Instrument::instrument(self.inner.transport.publish(batch), span).await;
@@ -219,7 +221,7 @@ impl Client {
     }
 }
 
-fn no_answer() -> Error {
+pub(crate) fn no_answer() -> Error {
     Error::new(
         ErrorKind::Unknown,
         "the transport gave no answer for this message",

@@ -14,6 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Client, Draft, Message, Publish, Target, outbox::Outbox};
 
+/// Bytes of trace context that travel on, what W3C asks every system to keep
+/// (<https://www.w3.org/TR/trace-context/#tracestate-limits>): more would let a publisher fill the
+/// headers of what the handler sends.
+const LONGEST_TRACE: usize = 512;
+
 /// What a handler knows of its message beside the message itself, and what it may do.
 ///
 /// Owned and cheap to clone. Once the handler has ended it is sealed: a clone that outlives it can
@@ -159,6 +164,7 @@ impl Context {
     pub(crate) fn keep<T: Target>(&self, target: &T, mut draft: Draft) -> Result<()> {
         for name in ["traceparent", "tracestate"] {
             if let Some(value) = self.header(name)
+                && value.len() <= LONGEST_TRACE
                 && !draft.has_header(name)
             {
                 draft = draft.header(name, value.to_owned());
@@ -204,6 +210,10 @@ impl Context {
         if let Some(token) = self.0.token.get() {
             token.cancel();
         }
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::SeqCst)
     }
 
     pub(crate) fn client(&self) -> &Client {

@@ -59,6 +59,8 @@ mod queue;
 mod route;
 mod router;
 pub mod telemetry;
+#[cfg(feature = "opentelemetry")]
+mod trace_context;
 mod worker;
 
 pub use backoff::Backoff;

@@ -65,7 +65,7 @@ where
     fn layer(&self, inner: S) -> Self::Service {
         FromFnService {
             function: self.0.clone(),
-            inner: Arc::new(Layered(inner)),
+            inner: Arc::new(Layered::new(inner)),
         }
     }
 }

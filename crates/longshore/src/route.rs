@@ -115,7 +115,7 @@ impl Route {
         <L::Service as Service<Context>>::Error: Into<HandlerError>,
         <L::Service as Service<Context>>::Future: Send,
     {
-        self.service = Arc::new(Layered(layer.layer(RouteService(self.service))));
+        self.service = Arc::new(Layered::new(layer.layer(RouteService(self.service))));
         self
     }
 }
@@ -143,7 +143,13 @@ impl Service<Context> for RouteService {
 
 /// Any service of the right shape as an endpoint: cloned for every call and waited for until ready,
 /// as tower asks.
-pub(crate) struct Layered<S>(pub(crate) S);
+pub(crate) struct Layered<S>(Arc<S>);
+
+impl<S> Layered<S> {
+    pub(crate) fn new(service: S) -> Self {
+        Self(Arc::new(service))
+    }
+}
 
 impl<S> Endpoint for Layered<S>
 where
@@ -152,8 +158,10 @@ where
     S::Future: Send,
 {
     fn call(&self, cx: Context) -> BoxFuture<'static, Answered> {
-        let mut service = self.0.clone();
+        // Cloned on the way, not here: what a layer's clone does belongs to the start it is for.
+        let service = Arc::clone(&self.0);
         Box::pin(async move {
+            let mut service = S::clone(&service);
             poll_fn(|task| service.poll_ready(task))
                 .await
                 .map_err(Into::into)?;
@@ -218,6 +226,9 @@ where
         let span = tracing::Span::current();
         Box::pin(async move {
             let run = move || {
+                if cx.is_cancelled() {
+                    return Err("cancelled before a thread was free for it".into());
+                }
                 span.in_scope(|| match admit::<M>(&cx)? {
                     Ok(message) => function(message, cx).map(A::into_outcome),
                     Err(set_aside) => Ok(set_aside),
@@ -236,15 +247,23 @@ where
 
 /// The message, decoded, if this is the first call for this start.
 fn admit<M: Message>(cx: &Context) -> Result<Result<M, Outcome>, HandlerError> {
-    if !cx.first_call() {
-        return Err("a layer called the handler a second time for one delivery; \
-                    retrying belongs to the worker, where attempts are counted: remove the retry layer"
-            .into());
-    }
+    once(cx)?;
     Ok(
         codec::decode::<M>(cx.envelope()).map_err(|detail| Outcome::DeadLetter {
             reason: Reason::Undecodable,
             detail,
         }),
+    )
+}
+
+/// Refuses every call of a handler for one start but the first.
+pub(crate) fn once(cx: &Context) -> Result<(), HandlerError> {
+    if cx.first_call() {
+        return Ok(());
+    }
+    Err(
+        "a layer called the handler a second time for one delivery; \
+         retrying belongs to the worker, where attempts are counted: remove the retry layer"
+            .into(),
     )
 }

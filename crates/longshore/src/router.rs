@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use crate::{
     Answer, Context, Handler, HandlerError, Message, Route,
-    route::{Answered, Endpoint, Layered},
+    route::{self, Answered, Endpoint, Layered},
 };
 
 /// The map from message type to handler, with layers round the whole of it.
@@ -190,7 +190,7 @@ impl<L> Router<L> {
         <L::Service as Service<Context>>::Future: Send,
     {
         Dispatch {
-            endpoint: Arc::new(Layered(self.layers.layer(self.routes.clone()))),
+            endpoint: Arc::new(Layered::new(self.layers.layer(self.routes.clone()))),
             routes: self.routes,
         }
     }
@@ -265,6 +265,7 @@ where
     Fut: Future<Output = Answered> + Send + 'static,
 {
     fn call(&self, cx: Context) -> BoxFuture<'static, Answered> {
-        Box::pin((self.0)(cx))
+        let future = route::once(&cx).map(|()| (self.0)(cx));
+        Box::pin(async move { future?.await })
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Spans and their fields follow the OpenTelemetry semantic conventions for messaging
 //! (<https://opentelemetry.io/docs/specs/semconv/messaging/>); metrics go through the `metrics` facade.
-//! Labels come from configuration alone, never from a message.
+//! Labels come from configuration alone, never from a message. With the feature `opentelemetry` the trace
+//! context travels in the headers `traceparent` and `tracestate`; without it, what a message came with is
+//! passed on to what its handler publishes.
 //!
 //! | span | when | fields |
 //! |---|---|---|
 //! | `send` | one publish call | `messaging.system`, `messaging.operation.type` = `send`, `messaging.destination.name`, `messaging.batch.message_count` or `messaging.message.id`, `otel.kind` = `producer` |
-//! | `process` | one start of a handler | `messaging.system`, `messaging.operation.type` = `process`, `messaging.destination.name`, `messaging.message.id`, `messaging.message.body.size`, `longshore.attempt`, `traceparent`, `otel.kind` = `consumer` |
+//! | `process` | one start of a handler | `messaging.system`, `messaging.operation.type` = `process`, `messaging.destination.name`, `messaging.message.id`, `messaging.message.type`, `messaging.message.body.size`, `longshore.attempt`, `traceparent`, `otel.kind` = `consumer` |
 //!
 //! | metric | kind | unit | labels |
 //! |---|---|---|---|
@@ -152,6 +154,8 @@ impl Work {
             traceparent = tracing::field::Empty,
         );
         if !span.is_disabled() {
+            #[cfg(feature = "opentelemetry")]
+            crate::trace_context::extract(&span, envelope);
             span.record("messaging.message.id", printable(&envelope.id, 128));
             span.record("messaging.message.type", printable(&envelope.kind, 128));
             if let Some(parent) = envelope.header("traceparent") {
@@ -162,8 +166,8 @@ impl Work {
     }
 }
 
-/// The span of one publish call.
-pub(crate) fn publish_span(system: &'static str, batch: &[Outgoing]) -> Span {
+/// The span of one publish call. With the feature `opentelemetry` its context goes into the headers.
+pub(crate) fn publish_span(system: &'static str, batch: &mut [Outgoing]) -> Span {
     let span = tracing::info_span!(
         "send",
         otel.kind = "producer",
@@ -187,5 +191,7 @@ pub(crate) fn publish_span(system: &'static str, batch: &[Outgoing]) -> Span {
             n => span.record("messaging.batch.message_count", n),
         };
     }
+    #[cfg(feature = "opentelemetry")]
+    crate::trace_context::inject(&span, batch);
     span
 }

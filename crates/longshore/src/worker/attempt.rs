@@ -17,7 +17,7 @@ use super::{
     conclude::{Ending, panic_text},
     intake::Desk,
 };
-use crate::{Context, HandlerError, route::Answered, router::Timing};
+use crate::{Context, handler_error::Next, route::Answered, router::Timing};
 
 /// One start of a handler, from its first poll to its end: within its time limit, with panics
 /// caught, and with what it published sent before it counts as done.
@@ -80,53 +80,65 @@ impl Attempt {
     pub(super) fn abandon(mut self) -> Option<(About, Ending)> {
         let about = self.about.take()?;
         about.cx.cancel();
-        if self.blocking {
+        if self.is_on_a_thread() {
+            about.cx.seal();
             return None;
         }
         self.finish(&about);
         Some((about, Ending::Stopped))
     }
 
-    /// Drops the handler and seals its context. A panic while dropping is the handler's, not ours.
+    /// A handler on the blocking pool runs on whatever happens here.
+    fn is_on_a_thread(&self) -> bool {
+        self.blocking && matches!(self.step, Step::Handling(_))
+    }
+
+    /// Drops the handler and seals its context.
     fn finish(&mut self, about: &About) {
-        let step = std::mem::replace(&mut self.step, Step::Ended);
-        let span = &self.span;
-        let _ = catch_unwind(AssertUnwindSafe(|| span.in_scope(|| drop(step))));
+        // It has its ending already, so a panic while it is dropped changes nothing.
+        let _ = self.drop_step();
         about.cx.seal();
+    }
+
+    fn drop_step(&mut self) -> Result<(), String> {
+        let step = std::mem::replace(&mut self.step, Step::Ended);
+        guarded(&self.span, || drop(step))
     }
 
     fn poll_step(&mut self, task: &mut TaskContext<'_>) -> Poll<Ending> {
         loop {
             match &mut self.step {
                 Step::Handling(handling) => {
-                    let span = &self.span;
-                    let polled = catch_unwind(AssertUnwindSafe(|| {
-                        span.in_scope(|| handling.as_mut().poll(task))
-                    }));
-                    let answered = match polled {
-                        Err(panic) => return Poll::Ready(Ending::Panicked(panic_text(&*panic))),
+                    let polled =
+                        guarded(&self.span, || handling.as_mut().poll(task).map(Ending::of));
+                    let ending = match polled {
                         Ok(Poll::Pending) => return Poll::Pending,
-                        Ok(Poll::Ready(answered)) => answered,
+                        Ok(Poll::Ready(ending)) => ending,
+                        Err(text) => return Poll::Ready(Ending::Panicked(text)),
                     };
+                    if let Err(text) = self.drop_step() {
+                        return Poll::Ready(Ending::Panicked(text));
+                    }
                     let Some(about) = &self.about else {
                         return Poll::Pending;
                     };
                     let outbox = about.cx.seal();
-                    if outbox.is_empty() || !matches!(answered, Ok(Outcome::Complete)) {
-                        return Poll::Ready(Ending::Answered(answered));
+                    if outbox.is_empty() || !matches!(ending, Ending::Answered(Outcome::Complete)) {
+                        return Poll::Ready(ending);
                     }
                     let client = about.cx.client().clone();
                     self.step =
                         Step::Publishing(Box::pin(async move { outbox.send(&client).await }));
                 }
                 Step::Publishing(publishing) => {
-                    return publishing.as_mut().poll(task).map(|sent| {
-                        Ending::Answered(match sent {
-                            Ok(()) => Ok(Outcome::Complete),
-                            Err(error) => Err(HandlerError::from(format!(
-                                "what the handler published was not accepted: {error}"
-                            ))),
-                        })
+                    let span = &self.span;
+                    let sending = span.in_scope(|| publishing.as_mut().poll(task));
+                    return sending.map(|sent| match sent {
+                        Ok(()) => Ending::Answered(Outcome::Complete),
+                        Err(error) => Ending::Failed(
+                            Next::Backoff,
+                            format!("what the handler published was not accepted: {error}"),
+                        ),
                     });
                 }
                 Step::Ended => return Poll::Pending,
@@ -146,7 +158,7 @@ impl Attempt {
         if timer.as_mut().poll(task).is_pending() {
             return Poll::Pending;
         }
-        if !self.blocking {
+        if !self.is_on_a_thread() {
             return Poll::Ready(());
         }
         self.late = true;
@@ -178,4 +190,16 @@ impl Future for Attempt {
         this.finish(&about);
         Poll::Ready((about, ending))
     }
+}
+
+/// Runs code of the user's: what it panics with is the handler's ending and nobody else's.
+fn guarded<T>(span: &Span, run: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(|| span.in_scope(run))).map_err(|panic| {
+        let text = panic_text(&*panic);
+        // The payload is the user's as well, and so is what dropping it does.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            std::mem::forget(again);
+        }
+        text
+    })
 }

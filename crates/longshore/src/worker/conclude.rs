@@ -5,19 +5,35 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use longshore_core::{Delivery, Outcome, Reason, Verdict, defaults::DETAIL_BYTES, printable};
+use longshore_core::{
+    Delivery, Outcome, Reason, Verdict,
+    defaults::{DETAIL_BYTES, LONGEST_DELAY},
+    printable,
+};
 
 use super::Settings;
-use crate::{handler_error::Next, route::Answered};
+use crate::{Context, handler_error::Next, route::Answered};
 
 /// How one start of a handler ended.
 #[derive(Debug)]
 pub(super) enum Ending {
-    Answered(Answered),
+    Answered(Outcome),
+    /// With the text of its error.
+    Failed(Next, String),
     Panicked(String),
     TimeLimit(Duration),
     /// The stop deadline passed while it was running.
     Stopped,
+}
+
+impl Ending {
+    /// What was answered. Asks the error for its text, which is code of the user's.
+    pub(super) fn of(answered: Answered) -> Self {
+        match answered {
+            Ok(outcome) => Self::Answered(outcome),
+            Err(error) => Self::Failed(error.next(), error.detail()),
+        }
+    }
 }
 
 /// Why this delivery must not start, as the verdict it gets instead.
@@ -52,23 +68,20 @@ pub(super) fn refusal(
 }
 
 /// What an ended start means for its message.
-pub(super) fn verdict(ending: Ending, attempt: u32, id: &str, settings: &Settings) -> Verdict {
-    let backoff = || settings.backoff.after(attempt, id);
+pub(super) fn verdict(ending: Ending, cx: &Context, settings: &Settings) -> Verdict {
+    let attempt = cx.attempt();
+    let backoff = || settings.backoff.after(attempt, cx.idempotency_key());
     let (after, detail) = match ending {
-        Ending::Answered(Ok(Outcome::Complete)) => return Verdict::Complete,
-        Ending::Answered(Ok(Outcome::DeadLetter { reason, detail })) => {
-            return dead(reason, &detail);
-        }
-        Ending::Answered(Ok(Outcome::Retry { after })) => (
+        Ending::Answered(Outcome::Complete) => return Verdict::Complete,
+        Ending::Answered(Outcome::DeadLetter { reason, detail }) => return dead(reason, &detail),
+        Ending::Answered(Outcome::Retry { after }) => (
             after.unwrap_or_else(backoff),
             "the handler asked for another attempt".to_owned(),
         ),
-        Ending::Answered(Ok(_)) => (backoff(), "an outcome this worker does not know".to_owned()),
-        Ending::Answered(Err(error)) => match error.next() {
-            Next::Never => return dead(Reason::Permanent, &error.detail()),
-            Next::Backoff => (backoff(), error.detail()),
-            Next::After(after) => (after, error.detail()),
-        },
+        Ending::Answered(_) => (backoff(), "an outcome this worker does not know".to_owned()),
+        Ending::Failed(Next::Never, detail) => return dead(Reason::Permanent, &detail),
+        Ending::Failed(Next::Backoff, detail) => (backoff(), detail),
+        Ending::Failed(Next::After(after), detail) => (after, detail),
         Ending::Panicked(text) => (backoff(), format!("panicked: {text}")),
         Ending::TimeLimit(limit) => (backoff(), format!("the time limit of {limit:?} passed")),
         Ending::Stopped => (
@@ -80,13 +93,17 @@ pub(super) fn verdict(ending: Ending, attempt: u32, id: &str, settings: &Setting
         return dead(Reason::Exhausted, &detail);
     }
     Verdict::Retry {
-        after: after.min(longshore_core::defaults::LONGEST_DELAY),
+        after: after.min(LONGEST_DELAY),
     }
 }
 
 fn dead(reason: Reason, detail: &str) -> Verdict {
     Verdict::DeadLetter {
-        reason,
+        // A word of the handler's own may break the rule for such words.
+        reason: match reason {
+            Reason::Other(word) => Reason::parse(&word),
+            known => known,
+        },
         detail: printable(detail, DETAIL_BYTES),
     }
 }

@@ -14,7 +14,7 @@ use super::{
     intake::Desk,
     settle::settle,
 };
-use crate::{Context, context::Start};
+use crate::{Context, client::no_answer, context::Start};
 
 /// Contexts kept for the next message.
 const KEPT_CONTEXTS: usize = 64;
@@ -143,7 +143,11 @@ impl Driver {
                 let desk = Arc::clone(desk);
                 self.starting.push(Box::pin(async move {
                     let mut answers = desk.settler.start(&[delivery.receipt]).await;
-                    (answers.pop().unwrap_or(Ok(())), delivery, desk)
+                    (
+                        answers.pop().unwrap_or_else(|| Err(no_answer())),
+                        delivery,
+                        desk,
+                    )
                 }));
             } else {
                 self.begin(delivery, Arc::clone(desk)).await;
@@ -221,13 +225,13 @@ impl Driver {
         work.process
             .record(shared.client.clock().monotonic().saturating_sub(begun));
         match &ending {
-            Ending::Answered(Err(_)) => work.errors.increment(1),
+            Ending::Failed(..) => work.errors.increment(1),
             Ending::Panicked(_) => work.panics.increment(1),
             Ending::TimeLimit(_) => work.time_limits.increment(1),
             _ => {}
         }
         let attempt = cx.attempt();
-        let verdict = conclude::verdict(ending, attempt, cx.idempotency_key(), &shared.settings);
+        let verdict = conclude::verdict(ending, &cx, &shared.settings);
         // Taken in any case: a kept context must not keep a body.
         let envelope = cx.take_envelope();
         let settlement = match verdict {
@@ -244,10 +248,14 @@ impl Driver {
     fn set_aside(&mut self, delivery: Delivery, verdict: Verdict, desk: &Arc<Desk>) {
         let Delivery {
             receipt,
-            attempt,
+            mut attempt,
             envelope,
             ..
         } = delivery;
+        if let Verdict::DeadLetter { .. } = verdict {
+            // A dead letter tells how often a handler had started, and this time none has.
+            attempt = attempt.saturating_sub(1);
+        }
         let settlement = Settlement::new(receipt, attempt, verdict, envelope);
         self.ended.push((Arc::clone(desk), settlement));
     }

@@ -27,6 +27,8 @@ pub(super) struct Intake {
 #[derive(Default)]
 struct State {
     open: Option<Line>,
+    /// A stopped source that still hands over what had arrived, and that.
+    closing: Option<(Line, Vec<Delivery>)>,
     /// Closed sources whose last deliveries are still being handled.
     retiring: Vec<Line>,
     ended_with: Option<Error>,
@@ -126,8 +128,14 @@ impl Intake {
         let mut state = self.state();
         let mut shared = Context::from_waker(&self.waker);
         let mut lost = Vec::new();
-        let State { open, retiring, .. } = &mut *state;
-        for line in open.iter_mut().chain(retiring.iter_mut()) {
+        let State {
+            open,
+            closing,
+            retiring,
+            ..
+        } = &mut *state;
+        let closing = closing.iter_mut().map(|(line, _)| line);
+        for line in open.iter_mut().chain(closing).chain(retiring.iter_mut()) {
             let _ = line.source.poll_lost(&mut shared, &mut lost);
         }
         retiring.retain(|line| line.desk.unsettled.load(Ordering::Acquire) > 0);
@@ -146,30 +154,47 @@ impl Intake {
         }
     }
 
+    /// Whether there is a source to take from.
+    pub(super) fn is_open(&self) -> bool {
+        self.state().open.is_some()
+    }
+
     /// Stops taking, and answers what had arrived but never started, with where to settle it.
-    pub(super) async fn close(&self) -> (Vec<Delivery>, Option<Arc<Desk>>) {
-        let Some(mut line) = self.state().open.take() else {
-            return (Vec::new(), None);
-        };
-        line.source.stop();
-        let mut unstarted = Vec::new();
-        let drained = std::future::poll_fn(|cx| {
-            loop {
-                match line.source.poll_receive(cx, usize::MAX, &mut unstarted) {
-                    Poll::Ready(Ok(n)) if n > 0 => {}
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                }
+    /// Cancelling it loses nothing: another call goes on with it.
+    pub(super) async fn close(&self) -> Option<(Vec<Delivery>, Arc<Desk>)> {
+        {
+            let mut state = self.state();
+            if let Some(mut line) = state.open.take() {
+                line.source.stop();
+                state.closing = Some((line, Vec::new()));
             }
-        });
+        }
         // What is not handed over in time comes back as after the death of a process.
+        let drained = std::future::poll_fn(|cx| self.poll_drained(cx));
         let _ = tokio::time::timeout(CLOSING, drained).await;
+        let mut state = self.state();
+        let (line, unstarted) = state.closing.take()?;
         let desk = Arc::clone(&line.desk);
         desk.unsettled.fetch_add(unstarted.len(), Ordering::AcqRel);
         desk.retired.store(true, Ordering::Release);
-        self.state().retiring.push(line);
+        state.retiring.push(line);
+        drop(state);
         self.wake_all();
-        (unstarted, Some(desk))
+        Some((unstarted, desk))
+    }
+
+    fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        let Some((line, unstarted)) = &mut state.closing else {
+            return Poll::Ready(());
+        };
+        loop {
+            match line.source.poll_receive(cx, usize::MAX, unstarted) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     /// These many deliveries were settled, or their locks were lost.
@@ -205,6 +230,7 @@ impl Intake {
     pub(super) fn drop_sources(&self) {
         let mut state = self.state();
         state.open = None;
+        state.closing = None;
         state.retiring.clear();
     }
 

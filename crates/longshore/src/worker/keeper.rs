@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use longshore_core::{ErrorKind, Result, Settlement, Subscription, Text, Verdict, printable};
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
 
 use super::{
     Settings, Shared, SharedRef, Worker,
@@ -42,11 +46,16 @@ pub(super) async fn start(worker: Worker) -> Result<WorkerHandle> {
         dispatch,
         settings,
     });
-    let keeper = Keeper {
+    let mut keeper = Keeper {
         shared: Arc::clone(&shared),
         queue,
+        prefetch: 0,
+        releasing: JoinSet::new(),
     };
-    keeper.subscribe(shared.settings.prefetch).await?;
+    match keeper.below_dead_letter_limit().await {
+        Ok(()) => keeper.subscribe(shared.settings.prefetch).await?,
+        Err(why) => shared.trouble.set(Some(why)),
+    }
     let (control, told) = watch::channel(Control {
         state: State::Running,
         concurrency: shared.settings.concurrency,
@@ -70,63 +79,83 @@ fn drivers(settings: &Settings) -> usize {
 struct Keeper {
     shared: SharedRef,
     queue: Queue,
+    /// What the open source was told.
+    prefetch: u16,
+    /// What never started, on its way back to the broker.
+    releasing: JoinSet<()>,
 }
 
 impl Keeper {
-    async fn run(self, mut told: watch::Receiver<Control>, drivers: Vec<JoinHandle<()>>) {
-        let mut open = true;
+    async fn run(mut self, mut told: watch::Receiver<Control>, drivers: Vec<JoinHandle<()>>) {
+        let mut stopping = told.clone();
+        let deadline = tokio::select! {
+            biased;
+            deadline = told_to_stop(&mut stopping) => deadline,
+            // Whatever it waits for then is dropped: a stop waits for no broker.
+            () = self.keep(&mut told) => Instant::now(),
+        };
+        self.stop(deadline, drivers).await;
+    }
+
+    /// Keeps a source open while the worker runs and none while it is paused. Cancel-safe.
+    async fn keep(&mut self, told: &mut watch::Receiver<Control>) {
         let mut pause = FIRST_PAUSE;
+        let mut again_at = Instant::now();
+        let mut look_at = Instant::now() + LOOK_AT_DEAD;
         loop {
-            let control = *told.borrow_and_update();
-            match control.state {
-                State::Stopping { deadline } => return self.stop(deadline, drivers).await,
-                State::Paused if open => {
-                    self.release().await;
-                    open = false;
-                    continue;
-                }
-                State::Running if !open => match self.admit(control.prefetch).await {
-                    Ok(()) => {
-                        self.shared.trouble.set(None);
-                        open = true;
-                        pause = FIRST_PAUSE;
-                        continue;
-                    }
-                    Err(why) => {
-                        self.shared.trouble.set(Some(why));
-                        pause = (pause * 2).min(LONGEST_PAUSE);
-                    }
-                },
-                _ => {}
+            let Control {
+                state, prefetch, ..
+            } = *told.borrow_and_update();
+            let open = self.shared.intake.is_open();
+            let waiting = !open && state == State::Running;
+            if open && state == State::Paused {
+                self.release().await;
+                (pause, again_at) = (FIRST_PAUSE, Instant::now());
+                continue;
             }
-            let waiting = !open && control.state == State::Running;
+            if waiting && again_at <= Instant::now() {
+                let admitted = self.admit(prefetch).await;
+                self.shared.trouble.set(admitted.err());
+                // Also after a success, so that a source that ends at once is not opened in a loop.
+                again_at = Instant::now() + pause;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
+            }
+            if open && prefetch != self.prefetch {
+                // It was changed while the source was being opened.
+                let _ = self.shared.intake.set_prefetch(prefetch);
+                self.prefetch = prefetch;
+            }
             let limited = open && self.shared.settings.dead_letter_limit.is_some();
             tokio::select! {
                 biased;
                 changed = told.changed() => if changed.is_err() {
-                    return self.stop(Instant::now(), drivers).await;
+                    return;
                 },
                 () = self.shared.intake.ended.notified() => {
-                    open = false;
                     let why = self.shared.intake.ended_with();
                     let why = why.map_or_else(|| "the source ended".to_owned(), |e| e.to_string());
                     tracing::warn!(queue = %self.queue.name(), why, "subscribing again");
                     self.shared.trouble.set(Some(why.into()));
+                    if again_at + LONGEST_PAUSE < Instant::now() {
+                        pause = FIRST_PAUSE;
+                    }
                 }
-                () = tokio::time::sleep(pause), if waiting => {}
-                () = tokio::time::sleep(LOOK_AT_DEAD), if limited => {
+                () = tokio::time::sleep_until(again_at), if waiting => {}
+                () = tokio::time::sleep_until(look_at), if limited => {
                     if let Err(why) = self.below_dead_letter_limit().await {
                         self.shared.trouble.set(Some(why));
                         self.release().await;
-                        open = false;
+                        again_at = Instant::now() + LOOK_AT_DEAD;
                     }
+                    look_at = Instant::now() + LOOK_AT_DEAD;
                 }
             }
         }
     }
 
     /// Subscribes, if the dead letters allow it.
-    async fn admit(&self, prefetch: u16) -> Result<(), Text> {
+    async fn admit(&mut self, prefetch: u16) -> Result<(), Text> {
         self.below_dead_letter_limit().await?;
         self.subscribe(prefetch).await.map_err(|error| {
             if error.kind() == ErrorKind::Closed {
@@ -137,7 +166,7 @@ impl Keeper {
         })
     }
 
-    async fn subscribe(&self, prefetch: u16) -> Result<()> {
+    async fn subscribe(&mut self, prefetch: u16) -> Result<()> {
         let Shared {
             client, settings, ..
         } = &*self.shared;
@@ -159,6 +188,7 @@ impl Keeper {
         };
         let subscribed = client.transport().subscribe(subscription).await?;
         self.shared.intake.open(subscribed);
+        self.prefetch = prefetch;
         Ok(())
     }
 
@@ -178,14 +208,18 @@ impl Keeper {
     }
 
     /// Takes nothing more and hands back what never started.
-    async fn release(&self) {
-        let (unstarted, desk) = self.shared.intake.close().await;
-        let Some(desk) = desk else { return };
+    async fn release(&mut self) {
+        let Some((unstarted, desk)) = self.shared.intake.close().await else {
+            return;
+        };
         let batch: Vec<Settlement> = unstarted
             .into_iter()
             .map(|d| Settlement::new(d.receipt, d.attempt, Verdict::Release, d.envelope))
             .collect();
-        settle(Arc::clone(&self.shared), desk, batch).await;
+        while self.releasing.try_join_next().is_some() {}
+        // On a task of its own: the broker may be slow, and the worker may have to stop meanwhile.
+        self.releasing
+            .spawn(settle(Arc::clone(&self.shared), desk, batch));
     }
 
     /// Stops the worker. The order matters:
@@ -195,9 +229,13 @@ impl Keeper {
     /// 3. Let running handlers finish until the deadline; each driver ends when its last one is
     ///    settled, or drops and settles what is left.
     /// 4. Drop the sources, which ends locks and connections. Nothing may be unsettled by then.
-    async fn stop(self, deadline: Instant, drivers: Vec<JoinHandle<()>>) {
+    async fn stop(mut self, deadline: Instant, drivers: Vec<JoinHandle<()>>) {
         let last = deadline + GRACE;
-        let _ = tokio::time::timeout_at(last, self.release()).await;
+        let _ = tokio::time::timeout_at(last, async {
+            self.release().await;
+            while self.releasing.join_next().await.is_some() {}
+        })
+        .await;
         for driver in drivers {
             let abort = driver.abort_handle();
             if tokio::time::timeout_at(last + GRACE / 8, driver)
@@ -208,5 +246,14 @@ impl Keeper {
             }
         }
         self.shared.intake.drop_sources();
+    }
+}
+
+/// The deadline, once the worker is told to stop or nobody is left to tell it.
+async fn told_to_stop(told: &mut watch::Receiver<Control>) -> Instant {
+    let is_stop = |control: &Control| matches!(control.state, State::Stopping { .. });
+    match told.wait_for(is_stop).await.map(|control| control.state) {
+        Ok(State::Stopping { deadline }) => deadline,
+        _ => Instant::now(),
     }
 }

@@ -43,9 +43,9 @@ impl Pace {
         if state.tokens >= 1.0 {
             return Ok(wanted.min(state.tokens as usize));
         }
-        Err(Duration::from_secs_f64(
-            (1.0 - state.tokens) / self.per_second,
-        ))
+        // Never zero, also where the last fraction of a token is less than a nanosecond away.
+        let wait = Duration::from_secs_f64((1.0 - state.tokens) / self.per_second);
+        Err(wait.max(Duration::from_nanos(1)))
     }
 
     /// Pays for starts.
@@ -71,7 +71,7 @@ mod tests {
                     pace.started(n);
                     started += n;
                 }
-                Err(wait) => now += wait.max(Duration::from_micros(1)),
+                Err(wait) => now += wait,
             }
         }
         assert!((1_000..=1_011).contains(&started), "{started}");
