@@ -44,19 +44,25 @@ pub(crate) struct Address {
     pub(crate) heartbeat: Duration,
 }
 
+/// What the query of an address may say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Query {
+    pub(crate) heartbeat: Duration,
+    pub(crate) allow_plaintext: bool,
+}
+
 const PORT: u16 = 5672;
 const TLS_PORT: u16 = 5671;
-const HEARTBEAT: Duration = Duration::from_secs(5);
 const LONGEST_HEARTBEAT: u64 = 300;
 
 impl Address {
-    /// Reads an address. `amqp` and `amqps`, several hosts separated by commas, user name,
+    /// Reads an address. `defaults` holds where the query says nothing. `amqp` and `amqps`, several hosts separated by commas, user name,
     /// password and vhost percent-encoded; the query may hold `heartbeat` in seconds (1 to 300)
     /// and `allow_plaintext=true`, nothing else. No path, or `/`, is the vhost `/`.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`], naming the part that is wrong and never the credentials.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str, defaults: Query) -> Result<Self> {
         let (scheme, rest) = text
             .split_once("://")
             .ok_or_else(|| invalid("it must begin with amqp:// or amqps://"))?;
@@ -86,11 +92,11 @@ impl Address {
             }
             path => decode(path, "vhost", 255)?,
         };
-        let options = parse_query(query)?;
+        let options = parse_query(query, defaults)?;
         if !tls && !options.allow_plaintext && !hosts.iter().all(Host::is_loopback) {
             return Err(invalid(
-                "credentials would cross the network unencrypted; use amqps://, or add \
-                 ?allow_plaintext=true where the network itself is trusted",
+                "credentials would cross the network unencrypted; use amqps://, or allow \
+                 plaintext (?allow_plaintext=true) where the network itself is trusted",
             ));
         }
         Ok(Self {
@@ -183,16 +189,7 @@ fn parse_host(text: &str, default_port: u16) -> Result<Host> {
     })
 }
 
-struct Options {
-    heartbeat: Duration,
-    allow_plaintext: bool,
-}
-
-fn parse_query(query: &str) -> Result<Options> {
-    let mut options = Options {
-        heartbeat: HEARTBEAT,
-        allow_plaintext: false,
-    };
+fn parse_query(query: &str, mut options: Query) -> Result<Query> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=').unwrap_or((pair, "")) {
             ("heartbeat", seconds) => {
@@ -224,8 +221,13 @@ fn parse_query(query: &str) -> Result<Options> {
 mod tests {
     use super::*;
 
+    const DEFAULTS: Query = Query {
+        heartbeat: Duration::from_secs(5),
+        allow_plaintext: false,
+    };
+
     fn parsed(text: &str) -> Address {
-        Address::parse(text).expect("a good address")
+        Address::parse(text, DEFAULTS).expect("a good address")
     }
 
     #[test]
@@ -273,7 +275,7 @@ mod tests {
             ("amqp://canary-u:canary-p@broker.example", "amqps://"),
             ("amqp://canary-u:canary-p@localhost,10.0.0.1", "amqps://"),
         ] {
-            let error = Address::parse(text).expect_err(text);
+            let error = Address::parse(text, DEFAULTS).expect_err(text);
             assert_eq!(error.kind(), ErrorKind::Invalid);
             let shown = format!("{error} {error:?}");
             assert!(shown.contains(says), "{text}: {shown}");

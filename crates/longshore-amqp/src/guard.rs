@@ -49,10 +49,9 @@ use self::{filter::Filter, login::Login};
 pub(crate) struct Watch {
     /// Publishes that came back unroutable.
     pub(crate) returns: Returns,
-    /// What a content header may be at most.
+    /// What a message may be at most, on channels that have no limits of their own.
     limits: Limits,
-    /// Body limits of channels that differ from `limits`.
-    bodies: Mutex<BTreeMap<u16, usize>>,
+    channels: Mutex<BTreeMap<u16, Limits>>,
     marker: Box<str>,
     server: Mutex<Server>,
     cut: AtomicBool,
@@ -69,7 +68,7 @@ impl Watch {
         Self {
             returns: Returns::default(),
             limits,
-            bodies: Mutex::default(),
+            channels: Mutex::default(),
             marker: format!("longshore-defect-{nonce:032x}").into(),
             server: Mutex::default(),
             cut: AtomicBool::new(false),
@@ -91,10 +90,10 @@ impl Watch {
         server.clone()
     }
 
-    /// From now on deliveries on this channel may have bodies of this size.
-    pub(crate) fn limit_body(&self, channel: u16, bytes: usize) {
-        let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        bodies.insert(channel, bytes);
+    /// What deliveries on this channel may be at most, from now on.
+    pub(crate) fn limit(&self, channel: u16, limits: Limits) {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.insert(channel, limits);
     }
 
     /// Ends the stream now: lapin sees a broken connection and its thread ends.
@@ -114,9 +113,9 @@ impl Watch {
         }
     }
 
-    fn body_limit(&self, channel: u16) -> usize {
-        let bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        bodies.get(&channel).copied().unwrap_or(self.limits.body)
+    fn limits(&self, channel: u16) -> Limits {
+        let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.get(&channel).copied().unwrap_or(self.limits)
     }
 
     fn introduce(&self, server: Server) {

@@ -1,9 +1,30 @@
-//! Longshore's transport over RabbitMQ.
+//! Longshore's transport over RabbitMQ 3.10 and later.
+//!
+//! [`connect`] gives a [`Transport`](longshore_core::Transport) that keeps its contract with quorum
+//! queues, publisher confirms and no plugin.
+//! Services use it through the `longshore` crate.
 
 mod address;
+mod admin;
+mod convert;
+mod copy;
+mod delay;
 mod error;
+mod feed;
 mod guard;
+mod headers;
+mod held;
+mod intake;
 mod link;
+mod names;
+mod prepared;
+mod publisher;
 mod runtime;
 mod session;
+mod settler;
+mod source;
 mod tls;
+mod topology;
+mod transport;
+
+pub use transport::connect;

@@ -22,6 +22,7 @@ use crate::{
 pub(crate) struct Link {
     state: watch::Receiver<State>,
     closing: watch::Sender<Option<Duration>>,
+    patience: Duration,
     task: AbortHandle,
 }
 
@@ -46,10 +47,12 @@ impl Link {
     pub(crate) fn start(dialer: Dialer, duty: &'static str, limits: Limits) -> Self {
         let (state, watched) = watch::channel(State::Down(None));
         let (closing, asked) = watch::channel(None);
+        let patience = dialer.patience;
         let task = tokio::spawn(supervise(dialer, duty, limits, state, asked));
         Self {
             state: watched,
             closing,
+            patience,
             task: task.abort_handle(),
         }
     }
@@ -59,13 +62,13 @@ impl Link {
         self.state.clone()
     }
 
-    /// The live session, now or within this time.
+    /// The live session, now or within the connection time-out.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] with the reason, [`ErrorKind::Denied`] as soon as the broker
     /// refuses, [`ErrorKind::Closed`].
-    pub(crate) async fn session(&self, within: Duration) -> Result<Arc<Session>> {
-        live(&mut self.watch(), within).await
+    pub(crate) async fn session(&self) -> Result<Arc<Session>> {
+        live(&mut self.watch(), self.patience).await
     }
 
     /// Ends the connection politely, within this time.

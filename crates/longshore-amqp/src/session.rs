@@ -17,7 +17,7 @@ use lapin::{
     types::{LongString, ShortString},
     uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo},
 };
-use longshore_core::{Error, ErrorKind, Ids, Limits, RandomIds, Result};
+use longshore_core::{Error, ErrorKind, Ids, Limits, Result};
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 
 use crate::{
@@ -40,6 +40,9 @@ pub(crate) struct Dialer {
     pub(crate) tls: Option<Tls>,
     /// Shown in the broker's tools; each connection adds its duty.
     pub(crate) name: String,
+    /// How long one host may take to let us in.
+    pub(crate) patience: Duration,
+    pub(crate) ids: Arc<dyn Ids>,
 }
 
 /// One live connection. Its epoch is unlike that of any other in this process.
@@ -144,14 +147,14 @@ impl fmt::Debug for Session {
 }
 
 impl Dialer {
-    /// Connects to one host, within [`SETUP`].
+    /// Connects to one host, in time.
     ///
     /// # Errors
     /// [`ErrorKind::Denied`] for credentials, vhost and certificates, else
     /// [`ErrorKind::Unavailable`].
     pub(crate) async fn dial(&self, host: &Host, duty: &str, limits: Limits) -> Result<Session> {
-        let watch = Arc::new(Watch::new(limits, RandomIds.next()));
-        match timeout(SETUP, self.dial_without_limit(host, duty, &watch)).await {
+        let watch = Arc::new(Watch::new(limits, self.ids.next()));
+        match timeout(self.patience, self.dial_without_limit(host, duty, &watch)).await {
             Ok(Ok(connection)) => Ok(Session {
                 epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
                 watch,
@@ -225,7 +228,7 @@ impl Dialer {
             query: AMQPQueryString {
                 // A server that offers no limit would have lapin allocate 32 times 4 GiB.
                 frame_max: Some(FRAME_MAX as u32),
-                heartbeat: u16::try_from(self.address.heartbeat.as_secs()).ok(),
+                heartbeat: u16::try_from(self.address.heartbeat.as_secs().max(1)).ok(),
                 ..AMQPQueryString::default()
             },
         }

@@ -31,7 +31,6 @@ pub(super) fn body_size(payload: &[u8]) -> Option<u64> {
 pub(super) fn judge<'a>(
     payload: &'a [u8],
     limits: &Limits,
-    body_limit: usize,
 ) -> Result<Content<'a>, Defect> {
     let hostile = |detail: &str| Defect::new(Reason::Hostile, detail);
     let malformed = |why| {
@@ -44,8 +43,8 @@ pub(super) fn judge<'a>(
     };
     let mut weight = Weight::default();
     let content = read(payload, limits.header_depth, &mut weight).map_err(malformed)?;
-    if content.body > body_limit as u64 {
-        return Err(Defect::too_large(content.body, body_limit));
+    if content.body > limits.body as u64 {
+        return Err(Defect::too_large(content.body, limits.body));
     }
     if weight.count > limits.headers || weight.ours_count > OURS_COUNT {
         let may = limits.headers;
@@ -186,8 +185,15 @@ mod tests {
         out
     }
 
+    fn limits(body: usize) -> Limits {
+        Limits {
+            body,
+            ..Limits::default()
+        }
+    }
+
     fn verdict(payload: &[u8]) -> Option<Reason> {
-        judge(payload, &Limits::default(), 100).err().map(|d| d.reason)
+        judge(payload, &limits(100)).err().map(|d| d.reason)
     }
 
     #[test]
@@ -202,7 +208,7 @@ mod tests {
         rest.extend(b"\x01t\x01u\x01a\x01i");
         let payload = header(7, 0b1111_1111_1111_1100, &rest);
         assert_eq!(
-            judge(&payload, &Limits::default(), 100),
+            judge(&payload, &limits(100)),
             Ok(Content {
                 body: 7,
                 message_id: b"mid"
@@ -258,7 +264,7 @@ mod tests {
         let frame = blank_frame(3, "longshore-defect-1", &Defect::too_large(9, 4));
         let payload = &frame[7..frame.len() - 1];
         assert_eq!(
-            judge(payload, &Limits::default(), 0),
+            judge(payload, &limits(0)),
             Ok(Content::default())
         );
         assert_eq!(frame[3..7], (payload.len() as u32).to_be_bytes());

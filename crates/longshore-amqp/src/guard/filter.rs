@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
-use longshore_core::{Defect, Reason};
+use longshore_core::{Defect, Limits, Reason};
 
 use super::{
     Watch,
@@ -216,8 +216,12 @@ impl Filter {
         let judged = match self.channels.remove(&channel) {
             Some(Message::Returned { code, routing_key }) => {
                 let watch = &self.watch;
-                // What came back is what this process published, so its size is known to be sane.
-                let id = judge(&self.payload, &watch.limits, usize::MAX)
+                // What came back is what this process published: only its id is of interest.
+                let limits = Limits {
+                    body: usize::MAX,
+                    ..watch.limits
+                };
+                let id = judge(&self.payload, &limits)
                     .map(|content| content.message_id)
                     .unwrap_or_default();
                 let key = Key {
@@ -230,8 +234,7 @@ impl Filter {
                 return Ok(false);
             }
             Some(Message::Delivered) => {
-                let body_limit = self.watch.body_limit(channel);
-                judge(&self.payload, &self.watch.limits, body_limit).map(drop)
+                judge(&self.payload, &self.watch.limits(channel)).map(drop)
             }
             Some(Message::Swallow { .. }) | None => Err(Defect::new(
                 Reason::Hostile,

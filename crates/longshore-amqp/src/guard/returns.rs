@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Names one publish in flight. The publisher has at most one of each at a time.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     pub(crate) channel: u16,
     pub(crate) message_id: Box<[u8]>,
@@ -44,5 +44,12 @@ impl Returns {
         let code = codes.remove(key);
         self.held.store(codes.len(), Ordering::Release);
         code
+    }
+
+    /// Drops what is left of a channel that is used anew.
+    pub(crate) fn forget(&self, channel: u16) {
+        let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        codes.retain(|key, _| key.channel != channel);
+        self.held.store(codes.len(), Ordering::Release);
     }
 }

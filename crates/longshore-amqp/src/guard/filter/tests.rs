@@ -1,5 +1,3 @@
-use longshore_core::Limits;
-
 use super::*;
 
 const CHANNEL: u16 = 7;
@@ -136,7 +134,11 @@ fn a_table_20_000_levels_deep_becomes_a_blank_delivery_and_the_next_is_untouched
 #[test]
 fn a_body_over_the_limit_of_its_channel_is_swallowed_beside_other_channels() {
     let watch = watch();
-    watch.limit_body(CHANNEL, 4);
+    let limits = Limits {
+        body: 4,
+        ..Limits::default()
+    };
+    watch.limit(CHANNEL, limits);
     let mut input = deliver(CHANNEL, b"orders");
     input.extend(header(CHANNEL, 10, 0, &[]));
     input.extend(body(CHANNEL, b"01234"));

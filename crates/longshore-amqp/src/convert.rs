@@ -1,0 +1,252 @@
+//! From what lapin read to an envelope, and from an envelope to what lapin writes.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, LongString, ShortString},
+};
+use longshore_core::{Defect, Envelope, Error, ErrorKind, Reason, ReplyAddress, Result, Text};
+
+use crate::headers;
+
+/// The properties a delivery came with, exactly. Carried in [`Envelope::native`].
+#[derive(Debug)]
+pub(crate) struct Native {
+    pub(crate) properties: BasicProperties,
+    /// The guard put this in the place of what nobody may parse: there is nothing to copy.
+    pub(crate) blanked: bool,
+}
+
+impl Native {
+    pub(crate) fn of(envelope: &Envelope) -> Option<Arc<Self>> {
+        envelope.native.clone()?.downcast().ok()
+    }
+}
+
+/// A delivery as read.
+pub(crate) struct Arrived {
+    pub(crate) envelope: Envelope,
+    /// Starts used up before this copy was published, as its header says.
+    pub(crate) attempts: u32,
+    /// How often this copy came back to the queue, as the broker says.
+    pub(crate) returns: u32,
+    /// What the guard found.
+    pub(crate) defect: Option<Defect>,
+}
+
+/// Where replies may go.
+#[derive(Debug, Clone)]
+pub(crate) struct ReplyRule {
+    /// Queues of this prefix besides the broker's own reply addresses.
+    pub(crate) prefix: Option<Text>,
+}
+
+impl ReplyRule {
+    /// A reply written anywhere else would be written with our permissions at a stranger's word.
+    pub(crate) fn allows(&self, address: &str) -> bool {
+        let own = self.prefix.as_deref().filter(|prefix| !prefix.is_empty());
+        address.starts_with("amq.rabbitmq.reply-to.")
+            || address.starts_with("amq.gen-")
+            || own.is_some_and(|prefix| address.starts_with(prefix))
+    }
+}
+
+/// Reads a delivery. `marker` is the header by which the guard of its connection tells a defect.
+pub(crate) fn arrived(
+    properties: BasicProperties,
+    body: Vec<u8>,
+    marker: &str,
+    replies: &ReplyRule,
+    now: SystemTime,
+) -> Arrived {
+    let none = FieldTable::default();
+    let table = properties.headers().as_ref().unwrap_or(&none);
+    let defect = headers::text(table, marker).map(|told| {
+        let (reason, detail) = told.split_once('\n').unwrap_or((&told, ""));
+        Defect::new(Reason::parse(reason), detail)
+    });
+    let count = |name| headers::number(table, name);
+    let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    let returns = count("x-acquired-count").or_else(|| count("x-delivery-count"));
+    let attempts = small(count(headers::ATTEMPTS).unwrap_or_default()).min(MOST_ATTEMPTS);
+
+    let text = |property: &Option<ShortString>| -> Text {
+        property.as_ref().map(|p| p.as_str().into()).unwrap_or_default()
+    };
+    let mut envelope = Envelope::default();
+    envelope.id = text(properties.message_id());
+    envelope.kind = text(properties.kind());
+    envelope.content_type = text(properties.content_type());
+    envelope.body = body.into();
+    envelope.key = headers::text(table, headers::KEY).map(Text::from);
+    envelope.priority = headers::text(table, headers::PRIORITY).map(Text::from);
+    envelope.correlation_id = Some(text(properties.correlation_id())).filter(|id| !id.is_empty());
+    envelope.reply_to = Some(text(properties.reply_to()))
+        .filter(|address| replies.allows(address))
+        .map(ReplyAddress::checked);
+    envelope.sent_at = count(headers::SENT_AT)
+        .and_then(|ms| time(Duration::from_millis(ms)))
+        .or_else(|| time(Duration::from_secs((*properties.timestamp())?)));
+    envelope.expires_at = expiry(&properties, table, now);
+    if defect.is_none() {
+        envelope.headers = table
+            .inner()
+            .iter()
+            .filter(|(name, _)| headers::is_users(name.as_str()))
+            .map(|(name, value)| (name.as_str().into(), Bytes::from(headers::readable(value))))
+            .collect();
+    }
+    envelope.native = Some(Arc::new(Native {
+        blanked: defect.is_some(),
+        properties,
+    }));
+    Arrived {
+        envelope,
+        attempts,
+        returns: small(returns.unwrap_or_default()).min(MOST_ATTEMPTS),
+        defect,
+    }
+}
+
+/// Far above any limit on attempts; what a header claims beyond it is not believed.
+const MOST_ATTEMPTS: u32 = 1_000_000;
+
+/// When a message expires: our header, else the plain property, counted from when we first see it.
+fn expiry(
+    properties: &BasicProperties,
+    table: &FieldTable,
+    now: SystemTime,
+) -> Option<SystemTime> {
+    if let Some(ms) = headers::number(table, headers::EXPIRES_AT) {
+        return time(Duration::from_millis(ms));
+    }
+    let left: u64 = properties.expiration().as_ref()?.as_str().parse().ok()?;
+    now.checked_add(Duration::from_millis(left))
+}
+
+fn time(since: Duration) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(since)
+}
+
+/// Milliseconds since 1970, as the headers hold them.
+pub(crate) fn millis(at: SystemTime) -> AMQPValue {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    AMQPValue::LongLongInt(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// A short string of the protocol.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] above 255 bytes.
+pub(crate) fn short(what: &str, text: &str) -> Result<ShortString> {
+    ShortString::try_new(text).map_err(|_| {
+        let has = text.len();
+        Error::new(
+            ErrorKind::Invalid,
+            format!("the {what} has {has} bytes, AMQP allows 255"),
+        )
+    })
+}
+
+pub(crate) fn long(text: impl AsRef<[u8]>) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(text.as_ref()))
+}
+
+/// The properties of a message that is published for the first time.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] for what AMQP cannot carry.
+pub(crate) fn first(envelope: &Envelope) -> Result<BasicProperties> {
+    let mut table = FieldTable::default();
+    for (name, value) in &envelope.headers {
+        if !headers::is_users(name) {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "the header name \"{}\" is reserved",
+                    longshore_core::printable(name, 64)
+                ),
+            ));
+        }
+        table.insert(short("header name", name)?, long(value));
+    }
+    if let Some(key) = &envelope.key {
+        table.insert(headers::KEY.into(), long(key.as_bytes()));
+    }
+    if let Some(priority) = &envelope.priority {
+        table.insert(headers::PRIORITY.into(), long(priority.as_bytes()));
+    }
+    if let Some(at) = envelope.expires_at {
+        table.insert(headers::EXPIRES_AT.into(), millis(at));
+    }
+    let mut properties = BasicProperties::default()
+        .with_message_id(short("id", &envelope.id)?)
+        .with_delivery_mode(PERSISTENT);
+    if let Some(at) = envelope.sent_at {
+        table.insert(headers::SENT_AT.into(), millis(at));
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        properties = properties.with_timestamp(since.as_secs());
+    }
+    if !envelope.kind.is_empty() {
+        properties = properties.with_type(short("type", &envelope.kind)?);
+    }
+    let content_type = match envelope.content_type.as_ref() as &str {
+        "" => "application/json",
+        other => other,
+    };
+    properties = properties.with_content_type(short("content type", content_type)?);
+    if let Some(id) = &envelope.correlation_id {
+        properties = properties.with_correlation_id(short("correlation id", id)?);
+    }
+    if let Some(address) = &envelope.reply_to {
+        properties = properties.with_reply_to(short("reply address", address.as_str())?);
+    }
+    Ok(with_table(properties, table))
+}
+
+pub(crate) const PERSISTENT: u8 = 2;
+
+pub(crate) fn with_table(properties: BasicProperties, table: FieldTable) -> BasicProperties {
+    match table.inner().is_empty() {
+        true => properties,
+        false => properties.with_headers(table),
+    }
+}
+
+/// How many octets the content header frame of these properties takes on the wire.
+pub(crate) fn frame_size(properties: &BasicProperties) -> usize {
+    let text = |property: &Option<ShortString>| match property {
+        Some(text) => 1 + text.as_str().len(),
+        None => 0,
+    };
+    let octet = |property: &Option<u8>| usize::from(property.is_some());
+    let table = match properties.headers() {
+        Some(table) => headers::table_size(table),
+        None => 0,
+    };
+    // Frame head, class, weight, body size and flags, and the end octet.
+    let frame = 7 + 2 + 2 + 8 + 2 + 1;
+    frame
+        + table
+        + text(properties.content_type())
+        + text(properties.content_encoding())
+        + octet(properties.delivery_mode())
+        + octet(properties.priority())
+        + text(properties.correlation_id())
+        + text(properties.reply_to())
+        + text(properties.expiration())
+        + text(properties.message_id())
+        + properties.timestamp().map_or(0, |_| 8)
+        + text(properties.kind())
+        + text(properties.user_id())
+        + text(properties.app_id())
+        + text(properties.cluster_id())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,330 @@
+//! Copies of what was delivered: for another try, for the dead letters, and back from there.
+
+use std::time::SystemTime;
+
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use longshore_core::{Envelope, Error, ErrorKind, Reason, Result, content_id, printable};
+
+use crate::{
+    convert::{Native, PERSISTENT, first, frame_size, long, millis, short, with_table},
+    headers::{self, integer},
+};
+
+/// What a dead letter carries beside its message.
+pub(crate) struct Death<'a> {
+    pub(crate) reason: &'a Reason,
+    pub(crate) detail: &'a str,
+    pub(crate) attempts: u32,
+    pub(crate) queue: &'a str,
+    pub(crate) at: SystemTime,
+}
+
+/// Detail is for a person to read.
+const LONGEST_DETAIL: usize = 4096;
+
+/// The properties of a copy that has used up so many starts.
+///
+/// Everything a publisher can set survives, with its type. What a copy must not carry as a property
+/// (an `expiration` would end it early inside the delay ladder, a `priority` breaks order, a foreign
+/// `user_id` is refused) is kept in a header and restored by [`restored`].
+pub(crate) fn again(envelope: &Envelope, attempts: u32) -> Result<BasicProperties> {
+    let (properties, mut table) = base(envelope)?;
+    if attempts > 0 {
+        table.insert(
+            headers::ATTEMPTS.into(),
+            AMQPValue::LongLongInt(attempts.into()),
+        );
+    }
+    Ok(with_table(properties, table))
+}
+
+/// The properties of the dead letter of this message. The detail is cut to fit `frame_max`.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] where the message itself leaves no room: it must be moved, not copied.
+pub(crate) fn dead(
+    envelope: &Envelope,
+    death: &Death<'_>,
+    frame_max: usize,
+) -> Result<BasicProperties> {
+    let (properties, mut table) = base(envelope)?;
+    let reason = death.reason.as_str();
+    table.insert(headers::DEAD_REASON.into(), long(reason));
+    table.insert(
+        headers::DEAD_ATTEMPTS.into(),
+        AMQPValue::LongLongInt(death.attempts.into()),
+    );
+    table.insert(headers::DEAD_QUEUE.into(), long(death.queue));
+    table.insert(headers::DEAD_TIME.into(), millis(death.at));
+    let with_detail = |detail: &str| {
+        let mut table = table.clone();
+        table.insert(headers::DEAD_DETAIL.into(), long(detail));
+        with_table(properties.clone(), table)
+    };
+    let room = frame_max.saturating_sub(frame_size(&with_detail("")));
+    let longest = LONGEST_DETAIL.min(death.detail.len());
+    let copy = with_detail(cut(death.detail, longest.min(room)));
+    fits(&copy, frame_max)?;
+    Ok(copy)
+}
+
+/// Whether the header frame of these properties may be written.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`]: the broker would close the connection.
+pub(crate) fn fits(properties: &BasicProperties, frame_max: usize) -> Result<()> {
+    let size = frame_size(properties);
+    match size <= frame_max {
+        true => Ok(()),
+        false => Err(Error::new(
+            ErrorKind::Invalid,
+            format!("the headers take {size} bytes, the broker allows {frame_max}"),
+        )),
+    }
+}
+
+/// The longest prefix of at most this many bytes that is still text.
+fn cut(text: &str, longest: usize) -> &str {
+    text.get(..text.floor_char_boundary(longest)).unwrap_or(text)
+}
+
+/// The properties a dead letter had when it was first published.
+///
+/// `user` is who we are at this broker: the only `user_id` it takes from us.
+pub(crate) fn restored(dead: &BasicProperties, user: &str) -> BasicProperties {
+    let none = FieldTable::default();
+    let table = dead.headers().as_ref().unwrap_or(&none);
+    let mut kept = FieldTable::default();
+    for (name, value) in table {
+        let ours = matches!(
+            name.as_str(),
+            headers::KEY | headers::PRIORITY | headers::SENT_AT | headers::USER_ID
+        );
+        if ours || headers::is_users(name.as_str()) {
+            kept.insert(name.clone(), value.clone());
+        }
+    }
+    let original = match table.inner().get(headers::ORIGINAL) {
+        Some(AMQPValue::FieldTable(original)) => Some(original),
+        _ => None,
+    };
+    let field = |name: &str| original.and_then(|original| original.inner().get(name));
+    let octet = |name: &str| {
+        let n = integer(field(name)?)?;
+        u8::try_from(n).ok()
+    };
+
+    let mut properties = same(dead);
+    if field(MESSAGE_ID).is_none() {
+        properties = set(properties, dead.message_id(), BasicProperties::with_message_id);
+    }
+    match field(DELIVERY_MODE) {
+        Some(AMQPValue::Void) => {}
+        Some(_) => {
+            let mode = octet(DELIVERY_MODE).filter(|mode| *mode <= PERSISTENT);
+            properties = properties.with_delivery_mode(mode.unwrap_or(PERSISTENT));
+        }
+        None => {
+            if let Some(mode) = dead.delivery_mode() {
+                properties = properties.with_delivery_mode(*mode);
+            }
+        }
+    }
+    if let Some(priority) = octet(PRIORITY).or(*dead.priority()) {
+        properties = properties.with_priority(priority);
+    }
+    // Not ours, so this was the plain property before the first copy was made. A forged one that
+    // is no number would close the channel.
+    let expiration = original
+        .and_then(|original| headers::text(original, EXPIRATION))
+        .or_else(|| broker_expiration(table))
+        .filter(|ms| ms.parse::<u32>().is_ok())
+        .and_then(|ms| ShortString::try_new(ms).ok());
+    if expiration.is_some() {
+        properties = set(properties, &expiration, BasicProperties::with_expiration);
+    } else if let Some(at) = table.inner().get(headers::EXPIRES_AT) {
+        kept.insert(headers::EXPIRES_AT.into(), at.clone());
+    }
+    let publisher = match dead.user_id() {
+        Some(publisher) => Some(publisher.to_string()),
+        None => headers::text(table, headers::USER_ID),
+    };
+    if publisher.as_deref() == Some(user) {
+        properties = set(
+            properties,
+            &ShortString::try_new(user).ok(),
+            BasicProperties::with_user_id,
+        );
+        kept = without(&kept, headers::USER_ID);
+    } else if let Some(publisher) = publisher {
+        kept.insert(headers::USER_ID.into(), long(publisher));
+    }
+    with_table(properties, kept)
+}
+
+const MESSAGE_ID: &str = "message-id";
+const DELIVERY_MODE: &str = "delivery-mode";
+const PRIORITY: &str = "priority";
+const EXPIRATION: &str = "expiration";
+
+/// The broker takes `expiration` off what it dead-letters and notes it in `x-death`.
+fn broker_expiration(table: &FieldTable) -> Option<String> {
+    let Some(AMQPValue::FieldArray(deaths)) = table.inner().get(headers::DEATH) else {
+        return None;
+    };
+    deaths.as_slice().iter().find_map(|death| match death {
+        AMQPValue::FieldTable(death) => headers::text(death, "original-expiration"),
+        _ => None,
+    })
+}
+
+/// The properties every copy shares with its source, and its headers.
+fn base(envelope: &Envelope) -> Result<(BasicProperties, FieldTable)> {
+    let Some(native) = Native::of(envelope) else {
+        let properties = first(envelope)?;
+        let table = properties.headers().clone().unwrap_or_default();
+        return Ok((properties, table));
+    };
+    if native.blanked {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "this message was never read; it can only be moved by the broker",
+        ));
+    }
+    let source = &native.properties;
+    let none = FieldTable::default();
+    let table = source.headers().as_ref().unwrap_or(&none);
+    let mut kept = FieldTable::default();
+    for (name, value) in table {
+        let ours = matches!(
+            name.as_str(),
+            headers::KEY
+                | headers::PRIORITY
+                | headers::SENT_AT
+                | headers::EXPIRES_AT
+                | headers::ORIGINAL
+                | headers::USER_ID
+        );
+        if ours || headers::is_users(name.as_str()) {
+            kept.insert(name.clone(), value.clone());
+        }
+    }
+    let mut original = match kept.inner().get(headers::ORIGINAL) {
+        Some(AMQPValue::FieldTable(original)) => original.clone(),
+        _ => FieldTable::default(),
+    };
+    let mut properties = same(source).with_delivery_mode(PERSISTENT);
+    match source.delivery_mode() {
+        Some(PERSISTENT) => {}
+        Some(mode) => drop(original.insert(DELIVERY_MODE.into(), AMQPValue::ShortShortUInt(*mode))),
+        None => drop(original.insert(DELIVERY_MODE.into(), AMQPValue::Void)),
+    }
+    if let Some(priority) = source.priority() {
+        original.insert(PRIORITY.into(), AMQPValue::ShortShortUInt(*priority));
+    }
+    if let Some(expiration) = source.expiration() {
+        original.insert(EXPIRATION.into(), long(expiration.as_str()));
+    }
+    if let Some(user) = source.user_id() {
+        kept.insert(headers::USER_ID.into(), long(user.as_str()));
+    }
+    match source.message_id() {
+        Some(id) if !id.as_str().is_empty() => properties = properties.with_message_id(id.clone()),
+        _ => {
+            original.insert(MESSAGE_ID.into(), AMQPValue::Void);
+            let id = content_id(envelope);
+            properties = properties.with_message_id(short("id", &id)?);
+        }
+    }
+    if let (None, Some(at)) = (kept.inner().get(headers::EXPIRES_AT), envelope.expires_at) {
+        kept.insert(headers::EXPIRES_AT.into(), millis(at));
+    }
+    if original.inner().is_empty() {
+        kept = without(&kept, headers::ORIGINAL);
+    } else {
+        kept.insert(headers::ORIGINAL.into(), AMQPValue::FieldTable(original));
+    }
+    Ok((properties, kept))
+}
+
+/// The properties that pass every copy as they are.
+fn same(source: &BasicProperties) -> BasicProperties {
+    let mut properties = BasicProperties::default();
+    if let Some(at) = source.timestamp() {
+        properties = properties.with_timestamp(*at);
+    }
+    type With = fn(BasicProperties, ShortString) -> BasicProperties;
+    let texts: [(&Option<ShortString>, With); 7] = [
+        (source.content_type(), BasicProperties::with_content_type),
+        (source.content_encoding(), BasicProperties::with_content_encoding),
+        (source.correlation_id(), BasicProperties::with_correlation_id),
+        (source.reply_to(), BasicProperties::with_reply_to),
+        (source.kind(), BasicProperties::with_type),
+        (source.app_id(), BasicProperties::with_app_id),
+        (source.cluster_id(), BasicProperties::with_cluster_id),
+    ];
+    for (text, with) in texts {
+        properties = set(properties, text, with);
+    }
+    properties
+}
+
+fn set(
+    properties: BasicProperties,
+    value: &Option<ShortString>,
+    with: fn(BasicProperties, ShortString) -> BasicProperties,
+) -> BasicProperties {
+    match value {
+        Some(value) => with(properties, value.clone()),
+        None => properties,
+    }
+}
+
+fn without(table: &FieldTable, name: &str) -> FieldTable {
+    let mut entries = table.inner().clone();
+    entries.remove(name);
+    entries.into()
+}
+
+/// What the headers of a dead letter say of its death; the broker's record where ours is missing.
+pub(crate) struct Obituary {
+    pub(crate) reason: Option<Reason>,
+    pub(crate) detail: String,
+    pub(crate) attempts: u32,
+    pub(crate) at: Option<u64>,
+    /// The broker's own reason of the last move, such as `rejected` or `expired`.
+    pub(crate) brokers: Option<String>,
+}
+
+pub(crate) fn obituary(properties: &BasicProperties) -> Obituary {
+    let none = FieldTable::default();
+    let table = properties.headers().as_ref().unwrap_or(&none);
+    let last = match table.inner().get(headers::DEATH) {
+        Some(AMQPValue::FieldArray(deaths)) => match deaths.as_slice().first() {
+            Some(AMQPValue::FieldTable(death)) => Some(death),
+            _ => None,
+        },
+        _ => None,
+    };
+    let attempts = headers::number(table, headers::DEAD_ATTEMPTS)
+        .or_else(|| headers::number(table, headers::ATTEMPTS));
+    let detail = headers::text(table, headers::DEAD_DETAIL).unwrap_or_default();
+    Obituary {
+        reason: headers::text(table, headers::DEAD_REASON).map(|word| Reason::parse(&word)),
+        detail: cut(&detail, LONGEST_DETAIL).to_owned(),
+        attempts: u32::try_from(attempts.unwrap_or_default()).unwrap_or(u32::MAX),
+        at: headers::number(table, headers::DEAD_TIME).or_else(|| {
+            let seconds = last.and_then(|death| headers::number(death, "time"))?;
+            seconds.checked_mul(1000)
+        }),
+        brokers: last
+            .and_then(|death| headers::text(death, "reason"))
+            .map(|reason| printable(&reason, 32)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

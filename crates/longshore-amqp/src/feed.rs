@@ -1,0 +1,377 @@
+//! One channel that delivers, made anew whenever it is lost.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use lapin::{
+    Consumer,
+    message::Delivery as Message,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    types::{FieldTable, ShortString},
+};
+use longshore_core::{Clock, Declare, Delivery, ErrorKind, Limits, Part, Result, Text, Topology};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    convert::{Arrived, Native, ReplyRule, arrived, short},
+    copy::{again, fits},
+    error::told,
+    guard::FRAME_MAX,
+    held::{End, Held},
+    intake::{Intake, Slot},
+    link::{State, live},
+    publisher::{Letter, Publisher},
+    session::{SETUP, Session},
+    topology::{answered, declare},
+};
+
+/// What both feeds and the settler of a subscription know of it.
+pub(crate) struct Plan {
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) declare: Declare,
+    pub(crate) part: Part,
+    /// The logical queue, whose dead letters these become.
+    pub(crate) lane: String,
+    pub(crate) quarantine: String,
+    pub(crate) dead: String,
+    pub(crate) suspect_returns: u32,
+    pub(crate) limits: Limits,
+    pub(crate) replies: ReplyRule,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// What the owner of a source wants of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Intent {
+    pub(crate) stop: bool,
+    pub(crate) prefetch: u16,
+}
+
+/// One of the two channels of a subscription.
+pub(crate) struct Feed {
+    pub(crate) slot: Slot,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) link: watch::Receiver<State>,
+    pub(crate) copies: Arc<Publisher>,
+    pub(crate) intent: watch::Receiver<Intent>,
+    /// The connection the topology was last declared on.
+    pub(crate) declared: u64,
+}
+
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(1);
+/// How often a channel is looked at, in case nobody told of its end.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often a waiting change of the prefetch is tried.
+const RETUNE: Duration = Duration::from_millis(20);
+/// Deliveries moved to the buffer under one lock at most.
+const GULP: usize = 256;
+
+/// A channel that delivers.
+struct Open {
+    session: Arc<Session>,
+    held: Arc<Held>,
+    consumer: Option<Consumer>,
+    /// The prefetch of the consumer. What older consumers of this channel still hold comes on top.
+    prefetch: u16,
+    /// Tags before this one belong to older consumers.
+    since: u64,
+    stopping: bool,
+}
+
+impl Feed {
+    /// Runs until the source is stopped and drained, or dropped.
+    pub(crate) async fn run(mut self) {
+        let mut wait = SHORTEST;
+        loop {
+            if self.intent.borrow().stop {
+                break;
+            }
+            let opened = tokio::select! {
+                biased;
+                () = stopped(self.intent.clone()) => break,
+                opened = self.open() => opened,
+            };
+            match opened {
+                Ok(open) => {
+                    wait = SHORTEST;
+                    let held = open.held.clone();
+                    self.intake.open(self.slot, held.clone());
+                    self.deliver(open).await;
+                    self.intake.close(&held);
+                    let farewell = async move {
+                        let _ = held.channel.close(200, "done".into()).await;
+                    };
+                    tokio::spawn(timeout(SETUP, farewell));
+                    let queue = self.queue();
+                    tracing::debug!(queue, "the channel ended");
+                }
+                Err(error) => {
+                    let (queue, retry_in) = (self.queue(), wait);
+                    tracing::warn!(queue, %error, ?retry_in, "cannot consume");
+                    let why = Text::from(error.to_string());
+                    self.intake.set_trouble(self.slot, Some(why));
+                }
+            }
+            tokio::select! {
+                biased;
+                () = stopped(self.intent.clone()) => break,
+                () = sleep(wait) => wait = (wait * 2).min(LONGEST),
+            }
+        }
+        self.intake.drained(self.slot);
+    }
+
+    fn queue(&self) -> &str {
+        match self.slot {
+            Slot::Lane => &self.plan.lane,
+            Slot::Quarantine => &self.plan.quarantine,
+        }
+    }
+
+    async fn open(&mut self) -> Result<Open> {
+        let session = live(&mut self.link, SETUP).await?;
+        if self.slot == Slot::Lane && self.declared != session.epoch {
+            declare(&session, &self.plan.topology, self.plan.declare).await?;
+            self.declared = session.epoch;
+        }
+        let prefetch = match self.slot {
+            Slot::Lane => self.intent.borrow().prefetch,
+            Slot::Quarantine => 1,
+        };
+        let channel = session.channel().await?;
+        session.watch.limit(channel.id(), self.plan.limits);
+        let held = Arc::new(Held::new(channel, self.slot == Slot::Quarantine));
+        let consumer = match self.consume(&held, prefetch).await {
+            Ok(consumer) => consumer,
+            Err(error) => {
+                if error.kind() == ErrorKind::NoSuchQueue {
+                    declare(&session, &self.plan.topology, self.plan.declare).await?;
+                }
+                return Err(error);
+            }
+        };
+        Ok(Open {
+            session,
+            held,
+            consumer: Some(consumer),
+            prefetch,
+            since: 1,
+            stopping: false,
+        })
+    }
+
+    async fn consume(&self, held: &Held, prefetch: u16) -> Result<Consumer> {
+        let queue = self.queue();
+        let doing = format!("consuming from \"{queue}\"");
+        let qos = held.channel.basic_qos(prefetch, BasicQosOptions { global: false });
+        answered(&doing, queue, qos).await?;
+        // A new tag each time: the old consumer's last deliveries must not be taken for its.
+        let tag = ShortString::from(format!("longshore-{}-{}", held.scope, held.next()));
+        let consumer = held.channel.basic_consume(
+            short("queue name", queue)?,
+            tag,
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        answered(&doing, queue, consumer).await
+    }
+
+    /// Moves deliveries to the buffer until the channel is lost.
+    async fn deliver(&mut self, mut open: Open) {
+        let mut diversions: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            let intent = *self.intent.borrow_and_update();
+            let retune = self.wants_retune(&open, intent);
+            if (intent.stop && !open.stopping || retune && open.consumer.is_some())
+                && !self.cancel(&mut open, intent.stop).await
+            {
+                return;
+            }
+            tokio::select! {
+                biased;
+                message = next(&mut open.consumer), if open.consumer.is_some() => match message {
+                    Some(Ok(first)) => {
+                        let mut messages = vec![first];
+                        while messages.len() < GULP
+                            && let Some(Some(Ok(more))) = next(&mut open.consumer).now_or_never()
+                        {
+                            messages.push(more);
+                        }
+                        self.arrive(&open, messages, &diversions);
+                    }
+                    Some(Err(_)) => return,
+                    // Cancelled: by us, or because the queue is gone.
+                    None if open.stopping || retune => {
+                        open.consumer = None;
+                        if open.stopping {
+                            self.intake.drained(self.slot);
+                        }
+                    }
+                    None => return,
+                },
+                Some(()) = diversions.next() => {}
+                _ = self.intent.changed() => {}
+                _ = sleep(RETUNE), if retune && open.consumer.is_none() && !open.stopping => {
+                    if !self.retune(&mut open, intent.prefetch).await {
+                        return;
+                    }
+                }
+                _ = look.tick() => {
+                    if !open.session.is_live() || !open.held.is_live() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn wants_retune(&self, open: &Open, intent: Intent) -> bool {
+        self.slot == Slot::Lane
+            && !open.stopping
+            && (open.consumer.is_none()
+                || open.prefetch != intent.prefetch && open.held.drained(open.since))
+    }
+
+    /// Asks the broker to deliver no more. What is on its way still arrives.
+    async fn cancel(&self, open: &mut Open, stop: bool) -> bool {
+        open.stopping |= stop;
+        let Some(consumer) = &open.consumer else {
+            self.intake.drained(self.slot);
+            return true;
+        };
+        let cancelled = open.held.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        match timeout(SETUP, cancelled).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                let error = told("cancelling a consumer", &error);
+                tracing::debug!(%error, "the channel ended");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Consumes again with another prefetch, less what earlier consumers still hold, so that the
+    /// sum never exceeds it.
+    async fn retune(&self, open: &mut Open, prefetch: u16) -> bool {
+        let held = u16::try_from(open.held.unsettled()).unwrap_or(u16::MAX);
+        let Some(room @ 1..) = prefetch.checked_sub(held) else {
+            return true;
+        };
+        match self.consume(&open.held, room).await {
+            Ok(consumer) => {
+                open.consumer = Some(consumer);
+                open.prefetch = room;
+                open.since = open.held.next();
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the channel ended");
+                false
+            }
+        }
+    }
+
+    fn arrive(
+        &self,
+        open: &Open,
+        messages: Vec<Message>,
+        diversions: &FuturesUnordered<BoxFuture<'static, ()>>,
+    ) {
+        let (held, marker) = (&open.held, open.session.watch.marker());
+        let now = self.plan.clock.wall();
+        let deliveries = messages.into_iter().filter_map(|message| {
+            let tag = message.delivery_tag;
+            held.arrived(tag);
+            let arrived = arrived(message.properties, message.data, marker, &self.plan.replies, now);
+            if let Some(diversion) = self.divert(held, tag, &arrived) {
+                diversions.push(diversion);
+                return None;
+            }
+            Some(self.delivery(held, tag, arrived))
+        });
+        self.intake.push(held, deliveries.collect::<Vec<_>>().into_iter());
+    }
+
+    fn delivery(&self, held: &Held, tag: u64, arrived: Arrived) -> Delivery {
+        let Arrived {
+            envelope,
+            attempts,
+            returns,
+            defect,
+        } = arrived;
+        let defect = defect.or_else(|| self.plan.limits.check(&envelope).err());
+        Delivery {
+            envelope,
+            receipt: held.receipt(tag),
+            part: self.plan.part,
+            attempt: attempts.saturating_add(returns).saturating_add(1),
+            suspect: false,
+            defect: defect.map(Box::new),
+        }
+    }
+
+    /// A message that came back too often without a word goes to the quarantine, where it has a
+    /// consumer to itself; nobody else is in the buffer when it kills the process again.
+    fn divert(&self, held: &Arc<Held>, tag: u64, arrived: &Arrived) -> Option<BoxFuture<'static, ()>> {
+        let plan = &self.plan;
+        let suspect = plan.suspect_returns > 0 && arrived.returns >= plan.suspect_returns;
+        let blanked = Native::of(&arrived.envelope).is_some_and(|native| native.blanked);
+        if self.slot != Slot::Lane || !suspect || blanked {
+            return None;
+        }
+        let used = arrived.attempts.saturating_add(arrived.returns);
+        let properties = again(&arrived.envelope, used).ok()?;
+        fits(&properties, FRAME_MAX).ok()?;
+        let letter = Letter {
+            exchange: ShortString::default(),
+            routing_key: short("queue name", &plan.quarantine).ok()?,
+            mandatory: true,
+            properties,
+            body: arrived.envelope.body.clone(),
+        };
+        let (copies, held, plan) = (self.copies.clone(), held.clone(), plan.clone());
+        let mut link = self.link.clone();
+        Some(
+            async move {
+                let mut wait = SHORTEST;
+                while held.is_live() {
+                    let answer = copies.publish(vec![letter.clone()]).await.pop();
+                    let Some(Err(error)) = answer else { break };
+                    let queue = &plan.quarantine;
+                    tracing::warn!(queue, %error, "a suspect cannot be moved yet");
+                    if error.kind() == ErrorKind::NoSuchQueue
+                        && let Ok(session) = live(&mut link, SETUP).await
+                    {
+                        let _ = declare(&session, &plan.topology, plan.declare).await;
+                    }
+                    sleep(wait).await;
+                    wait = (wait * 2).min(LONGEST);
+                }
+                if held.begin(tag).is_ok() {
+                    let _ = held.end(&[tag], End::Acknowledge).await;
+                }
+            }
+            .boxed(),
+        )
+    }
+}
+
+async fn next(consumer: &mut Option<Consumer>) -> Option<lapin::Result<Message>> {
+    match consumer {
+        Some(consumer) => consumer.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn stopped(mut intent: watch::Receiver<Intent>) {
+    if intent.wait_for(|intent| intent.stop).await.is_err() {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,291 @@
+//! What one channel has delivered and nobody has settled yet, and how that is acknowledged.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Waker},
+};
+
+use lapin::{
+    Channel,
+    options::{BasicAckOptions, BasicRejectOptions},
+};
+use longshore_core::{Error, ErrorKind, Receipt, Result};
+
+/// The unsettled deliveries of one channel. Its scope is unlike that of any other, so a receipt
+/// that outlived its channel matches nothing.
+pub(crate) struct Held {
+    pub(crate) scope: u64,
+    /// Whether this is the quarantine, to which retries return.
+    pub(crate) quarantine: bool,
+    pub(crate) channel: Channel,
+    tags: Mutex<Tags>,
+}
+
+static SCOPES: AtomicU64 = AtomicU64::new(1);
+
+/// The delivery tags from `first` on: the broker counts them up from 1, without gaps.
+#[derive(Debug)]
+struct Tags {
+    live: bool,
+    first: u64,
+    marks: VecDeque<Mark>,
+    unsettled: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// Arrived, not handed out.
+    Waiting,
+    /// Handed out.
+    Taken,
+    /// Being settled.
+    Busy,
+    /// To be acknowledged with the next frames.
+    Done,
+    /// Acknowledged or rejected, on the wire.
+    Gone,
+}
+
+/// How to end a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Acknowledge,
+    /// Moves it whole to the queue's own dead-letter target.
+    Reject,
+    /// Gives it back as it is. The broker counts that as a return.
+    Requeue,
+}
+
+type Written = Pin<Box<dyn Future<Output = lapin::Result<()>> + Send>>;
+
+pub(crate) fn stale() -> Error {
+    Error::new(
+        ErrorKind::Stale,
+        "the lock is gone: the connection was lost, or it is settled already",
+    )
+}
+
+impl Held {
+    pub(crate) fn new(channel: Channel, quarantine: bool) -> Self {
+        Self {
+            scope: SCOPES.fetch_add(1, Ordering::Relaxed),
+            quarantine,
+            channel,
+            tags: Mutex::new(Tags {
+                live: true,
+                first: 1,
+                marks: VecDeque::new(),
+                unsettled: 0,
+            }),
+        }
+    }
+
+    pub(crate) fn receipt(&self, tag: u64) -> Receipt {
+        Receipt {
+            scope: self.scope,
+            tag: [tag, 0],
+        }
+    }
+
+    /// Notes a delivery.
+    pub(crate) fn arrived(&self, tag: u64) {
+        let mut tags = self.lock();
+        // A gap would be a delivery lapin swallowed: it stays unsettled until the channel ends.
+        while tags.first + (tags.marks.len() as u64) < tag {
+            tags.marks.push_back(Mark::Waiting);
+            tags.unsettled += 1;
+        }
+        tags.marks.push_back(Mark::Waiting);
+        tags.unsettled += 1;
+    }
+
+    /// Notes that these were handed out.
+    pub(crate) fn taken(&self, tag: u64) {
+        let mut tags = self.lock();
+        if let Some(mark @ Mark::Waiting) = tags.mark(tag) {
+            *mark = Mark::Taken;
+        }
+    }
+
+    /// The tag the next delivery will have.
+    pub(crate) fn next(&self) -> u64 {
+        let tags = self.lock();
+        tags.first + tags.marks.len() as u64
+    }
+
+    /// Whether everything before this tag is settled.
+    pub(crate) fn drained(&self, before: u64) -> bool {
+        self.lock().first >= before
+    }
+
+    pub(crate) fn unsettled(&self) -> usize {
+        self.lock().unsettled
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.lock().live && self.channel.status().connected()
+    }
+
+    /// Begins a settlement: nobody else can settle this delivery now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stale`].
+    pub(crate) fn begin(&self, tag: u64) -> Result<()> {
+        let mut tags = self.lock();
+        if !tags.live || !self.channel.status().connected() {
+            return Err(stale());
+        }
+        match tags.mark(tag) {
+            Some(mark @ (Mark::Taken | Mark::Waiting)) => {
+                *mark = Mark::Busy;
+                Ok(())
+            }
+            _ => Err(stale()),
+        }
+    }
+
+    /// Gives a settlement up that could not be done.
+    pub(crate) fn abandon(&self, tag: u64) {
+        let mut tags = self.lock();
+        if let Some(mark @ Mark::Busy) = tags.mark(tag) {
+            *mark = Mark::Taken;
+        }
+    }
+
+    /// Ends deliveries that were begun: the frames are queued before this returns, as few as
+    /// possible. The answer is when they were written.
+    pub(crate) fn end(&self, tags: &[u64], how: End) -> impl Future<Output = Result<()>> + use<> {
+        let mut written = Vec::new();
+        let mut live = false;
+        {
+            let mut held = self.lock();
+            if held.live && self.channel.status().connected() {
+                live = true;
+                match how {
+                    End::Acknowledge => self.acknowledge(&mut held, tags, &mut written),
+                    End::Reject => self.reject(&mut held, tags, false, &mut written),
+                    End::Requeue => self.reject(&mut held, tags, true, &mut written),
+                }
+            }
+        }
+        async move {
+            if !live {
+                return Err(stale());
+            }
+            for frame in written {
+                frame.await.map_err(|error| {
+                    let told = crate::error::told("settling", &error);
+                    Error::new(ErrorKind::Unknown, told.to_string())
+                })?;
+            }
+            Ok(())
+        }
+    }
+
+    /// One `multiple` for what is settled from the front on, single ones for the rest. The tag of a
+    /// `multiple` must itself be unacknowledged, or the broker closes the channel.
+    fn acknowledge(&self, held: &mut Tags, tags: &[u64], written: &mut Vec<Written>) {
+        for &tag in tags {
+            if let Some(mark @ Mark::Busy) = held.mark(tag) {
+                *mark = Mark::Done;
+                held.unsettled -= 1;
+            }
+        }
+        let first = held.first;
+        let front = held.marks.iter().zip(first..);
+        let (mut last, mut count) = (None, 0_usize);
+        for (mark, tag) in front {
+            match mark {
+                Mark::Done => {
+                    last = Some(tag);
+                    count += 1;
+                }
+                Mark::Gone => {}
+                _ => break,
+            }
+        }
+        if let Some(last) = last {
+            written.extend(self.frame(last, count > 1));
+        }
+        for (mark, tag) in held.marks.iter_mut().zip(first..) {
+            if *mark == Mark::Done {
+                if last.is_none_or(|last| tag > last) {
+                    written.extend(self.frame(tag, false));
+                }
+                *mark = Mark::Gone;
+            }
+        }
+        held.shorten();
+    }
+
+    fn reject(&self, held: &mut Tags, tags: &[u64], requeue: bool, written: &mut Vec<Written>) {
+        for &tag in tags {
+            let Some(mark @ Mark::Busy) = held.mark(tag) else {
+                continue;
+            };
+            *mark = Mark::Gone;
+            held.unsettled -= 1;
+            let channel = self.channel.clone();
+            let options = BasicRejectOptions { requeue };
+            written.extend(queued(async move {
+                channel.basic_reject(tag, options).await
+            }));
+        }
+        held.shorten();
+    }
+
+    fn frame(&self, tag: u64, multiple: bool) -> Option<Written> {
+        let channel = self.channel.clone();
+        let options = BasicAckOptions { multiple };
+        queued(async move { channel.basic_ack(tag, options).await })
+    }
+
+    /// Ends the channel for good and tells which deliveries were handed out and are lost.
+    pub(crate) fn lose(&self) -> Vec<Receipt> {
+        let mut tags = self.lock();
+        tags.live = false;
+        let first = tags.first;
+        tags.unsettled = 0;
+        let marks = std::mem::take(&mut tags.marks);
+        let lost = marks.into_iter().zip(first..);
+        lost.filter(|(mark, _)| matches!(mark, Mark::Taken | Mark::Busy))
+            .map(|(_, tag)| self.receipt(tag))
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tags> {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tags {
+    fn mark(&mut self, tag: u64) -> Option<&mut Mark> {
+        let at = usize::try_from(tag.checked_sub(self.first)?).ok()?;
+        self.marks.get_mut(at)
+    }
+
+    fn shorten(&mut self) {
+        while self.marks.front() == Some(&Mark::Gone) {
+            self.marks.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+/// lapin queues the frame in the first poll; what remains is waiting for the socket.
+fn queued(frame: impl Future<Output = lapin::Result<()>> + Send + 'static) -> Option<Written> {
+    let mut frame: Written = Box::pin(frame);
+    let mut context = Context::from_waker(Waker::noop());
+    match frame.as_mut().poll(&mut context) {
+        // Kept for its answer: an error must not be taken for a written frame.
+        std::task::Poll::Ready(Err(error)) => Some(Box::pin(async move { Err(error) })),
+        std::task::Poll::Ready(Ok(())) => None,
+        std::task::Poll::Pending => Some(frame),
+    }
+}

@@ -1,0 +1,73 @@
+//! What things are called on the broker. Frozen as version 1 in `docs/wire.md`.
+
+use longshore_core::{Error, ErrorKind, Part, Result, Topology};
+
+/// The longest routing key and queue name of AMQP 0-9-1.
+pub(crate) const LONGEST: usize = 255;
+
+/// The physical queue of a part.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] for a lane the topology does not have.
+pub(crate) fn part(topology: &Topology, part: Part) -> Result<String> {
+    let queue = &topology.queue;
+    match part {
+        Part::Lane(0) => Ok(queue.to_string()),
+        Part::Lane(lane) => match topology.lane(lane) {
+            Some(name) => Ok(format!("{queue}.p.{name}")),
+            None => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("the queue \"{queue}\" has no lane {lane}"),
+            )),
+        },
+        Part::Partition { index, of } => {
+            let digits = of.saturating_sub(1).to_string().len();
+            Ok(format!("{queue}.s{of}.{index:0digits$}"))
+        }
+        other => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("this transport does not know {other:?}"),
+        )),
+    }
+}
+
+/// Where dead letters of a queue wait for an operator.
+pub(crate) fn dead(queue: &str) -> String {
+    format!("{queue}.dlq")
+}
+
+/// Where messages wait that may have killed a process.
+pub(crate) fn quarantine(queue: &str) -> String {
+    format!("{queue}.quarantine")
+}
+
+/// Held exclusively by whoever reads or moves dead letters.
+pub(crate) fn lock(queue: &str) -> String {
+    format!("{queue}.dlq.lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::Name;
+
+    use super::*;
+
+    #[test]
+    fn every_part_has_its_frozen_name() {
+        let mut topology = Topology::new(Name::new("orders").expect("a name"));
+        topology.lanes = vec![Name::new("high").expect("a name")];
+        let name = |p| part(&topology, p).ok();
+        assert_eq!(name(Part::Lane(0)).as_deref(), Some("orders"));
+        assert_eq!(name(Part::Lane(1)).as_deref(), Some("orders.p.high"));
+        assert_eq!(name(Part::Lane(2)), None);
+        for (index, of, expected) in [
+            (3, 16, "orders.s16.03"),
+            (3, 8, "orders.s8.3"),
+            (3, 256, "orders.s256.003"),
+            (0, 1, "orders.s1.0"),
+        ] {
+            let partition = Part::Partition { index, of };
+            assert_eq!(name(partition).as_deref(), Some(expected));
+        }
+    }
+}

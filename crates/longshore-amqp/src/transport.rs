@@ -1,0 +1,328 @@
+//! RabbitMQ behind the contract.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use longshore_core::{
+    Admin, Capabilities, Clock, ConnectOptions, Declare, Destination, Envelope, Error, ErrorKind, Limits, Outgoing, Part,
+    Published, Result, Subscribed, Subscription, Topology, Transport, partition_of,
+};
+
+use crate::{
+    address::{Address, Query},
+    admin::AmqpAdmin,
+    convert::{ReplyRule, first, short},
+    delay::{self, Ladder},
+    error::closed,
+    feed::Plan,
+    guard::Server,
+    link::Link,
+    names,
+    prepared::Prepared,
+    publisher::{Letter, Publisher},
+    session::Dialer,
+    settler::AmqpSettler,
+    source::{AmqpSource, check_prefetch},
+    tls::Tls,
+    topology::{self, CONSUMER_TIMEOUT, OLD_CONSUMER_TIMEOUT},
+};
+
+/// RabbitMQ 3.10 or later, over quorum queues. Made by [`connect`].
+pub(crate) struct AmqpTransport {
+    capabilities: Capabilities,
+    replies: ReplyRule,
+    publishing: Arc<Link>,
+    consuming: Link,
+    /// What users publish; copies have a channel of their own, so no flood delays a dead letter.
+    publisher: Publisher,
+    copies: Arc<Publisher>,
+    prepared: Arc<Prepared>,
+    admin: AmqpAdmin,
+    clock: Arc<dyn Clock>,
+    closed: AtomicBool,
+}
+
+/// Connects to RabbitMQ and waits until it answered, within the connection time-out.
+///
+/// `address` is `amqp://` or `amqps://`, with `user:password@`, one or more `host:port` separated by
+/// commas, and a vhost as the path; all percent-encoded. Its query may hold `heartbeat` (seconds) and
+/// `allow_plaintext=true`, without which credentials never leave the machine unencrypted; where it
+/// says nothing the options do.
+///
+/// Two connections are kept up from then on, one to publish and one to consume, because a broker
+/// short of memory stops reading from whoever publishes. Must be called on a tokio runtime.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] for the address, [`ErrorKind::Denied`] for credentials, vhost or
+/// certificate, [`ErrorKind::Unavailable`] where nobody answers.
+pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn Transport>> {
+    let defaults = Query {
+        heartbeat: options.heartbeat,
+        allow_plaintext: options.allow_plaintext,
+    };
+    let address = Address::parse(address, defaults)?;
+    let authorities = options.certificate_authorities.as_deref();
+    let tls = match address.tls {
+        true => Some(Tls::new(authorities)?),
+        false => None,
+    };
+    let dialer = Dialer {
+        name: longshore_core::printable(&options.name, 128),
+        address,
+        tls,
+        patience: options.connect_timeout,
+        ids: options.ids.clone(),
+    };
+    let publishing = Arc::new(Link::start(dialer.clone(), "publish", Limits::default()));
+    let consuming = Link::start(dialer.clone(), "consume", Limits::default());
+    let (publisher, consumer) = tokio::join!(publishing.session(), consuming.session());
+    publisher?;
+    let server = consumer?.server();
+    let confirm = options.confirm_timeout;
+    let copies = Arc::new(Publisher::start(&publishing, confirm));
+    let replies = ReplyRule { prefix: None };
+    Ok(Arc::new(AmqpTransport {
+        capabilities: capabilities(&server, options.consumer_timeout),
+        publisher: Publisher::start(&publishing, confirm),
+        prepared: Arc::new(Prepared::new(publishing.clone())),
+        admin: AmqpAdmin::new(dialer, publishing.clone(), copies.clone(), replies.clone()),
+        copies,
+        publishing,
+        consuming,
+        replies,
+        clock: options.clock,
+        closed: AtomicBool::new(false),
+    }))
+}
+
+/// What a broker of this version keeps.
+fn capabilities(server: &Server, stated: Option<Duration>) -> Capabilities {
+    let asks_for_itself = server.rabbitmq().is_some_and(|version| version >= (3, 12));
+    let longest_lock = match stated {
+        Some(stated) => stated,
+        None if asks_for_itself => CONSUMER_TIMEOUT,
+        None => OLD_CONSUMER_TIMEOUT,
+    };
+    let mut capabilities = Capabilities::default();
+    capabilities.topics = true;
+    capabilities.atomic_topics = true;
+    capabilities.longest_delay = Some(delay::LONGEST);
+    capabilities.longest_lock = Some(longest_lock);
+    capabilities.durable = true;
+    capabilities
+}
+
+impl AmqpTransport {
+    fn check_open(&self) -> Result<()> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(closed()),
+            false => Ok(()),
+        }
+    }
+
+    /// Where to publish a message, once everything it needs is there.
+    async fn letter(&self, outgoing: Outgoing) -> Result<Letter> {
+        let Outgoing {
+            to,
+            envelope,
+            delay,
+            ..
+        } = outgoing;
+        let properties = first(&envelope)?;
+        let (exchange, routing_key, mandatory) = match to {
+            Destination::Queue(queue, part) => {
+                let queue = names::part(&Topology::new(queue), part)?;
+                (String::new(), queue, true)
+            }
+            Destination::Topic(topic) => {
+                self.prepared.topic(&topic).await?;
+                (topic.to_string(), topic_key(&envelope), true)
+            }
+            // A living requester's address counts as unroutable before RabbitMQ 4.2.
+            Destination::Reply(address) if self.replies.allows(address.as_str()) => {
+                (String::new(), address.as_str().to_owned(), false)
+            }
+            Destination::Reply(_) => {
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    "replies may not go to this address",
+                ));
+            }
+            other => {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!("this transport cannot publish to {other:?}"),
+                ));
+            }
+        };
+        let (exchange, routing_key) = match delay.is_zero() {
+            true => (exchange, routing_key),
+            false => self.delayed(delay, &exchange, &routing_key).await?,
+        };
+        Ok(Letter {
+            exchange: short("exchange name", &exchange)?,
+            routing_key: short("routing key", &routing_key)?,
+            mandatory,
+            properties,
+            body: envelope.body,
+        })
+    }
+
+    async fn delayed(
+        &self,
+        delay: Duration,
+        exchange: &str,
+        queue: &str,
+    ) -> Result<(String, String)> {
+        let unsupported = |why: String| Err(Error::new(ErrorKind::Unsupported, why));
+        if !exchange.is_empty() {
+            return unsupported("RabbitMQ delays messages to queues, not to topics".to_owned());
+        }
+        if delay > delay::LONGEST {
+            let days = delay::LONGEST.as_secs() / 86_400;
+            return unsupported(format!("the longest delay is {days} days"));
+        }
+        self.prepared.queue(queue).await?;
+        self.prepared.ladder().await?;
+        let direct = || (String::new(), queue.to_owned());
+        Ok(Ladder::route(delay, queue).unwrap_or_else(direct))
+    }
+}
+
+/// The routing key of a topic's messages: the lane, then the low eight bits of the key's hash from
+/// the highest to the lowest, so that queues can bind to a lane or to a partition.
+fn topic_key(envelope: &Envelope) -> String {
+    let lane = envelope.priority.as_deref().unwrap_or("normal");
+    let partition = envelope.key.as_ref().map_or(0, |key| partition_of(key, 256));
+    let mut routing_key = lane.to_owned();
+    for bit in (0..8).rev() {
+        let set = partition >> bit & 1 == 1;
+        routing_key.push_str(if set { ".1" } else { ".0" });
+    }
+    routing_key
+}
+
+#[async_trait]
+impl Transport for AmqpTransport {
+    fn system(&self) -> &'static str {
+        "rabbitmq"
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn declare(&self, topology: &Topology, declare: Declare) -> Result<()> {
+        self.check_open()?;
+        check_topology(topology)?;
+        self.prepared.heed(declare);
+        let session = self.publishing.session().await?;
+        topology::declare(&session, topology, declare).await
+    }
+
+    async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Published>> {
+        let mut answers: Vec<Option<Result<Published>>> = Vec::with_capacity(batch.len());
+        let (mut letters, mut indices) = (Vec::with_capacity(batch.len()), Vec::new());
+        for (index, outgoing) in batch.into_iter().enumerate() {
+            let letter = match self.check_open() {
+                Ok(()) => self.letter(outgoing).await,
+                Err(error) => Err(error),
+            };
+            match letter {
+                Ok(letter) => {
+                    letters.push(letter);
+                    indices.push(index);
+                    answers.push(None);
+                }
+                Err(error) => answers.push(Some(Err(error))),
+            }
+        }
+        let published = self.publisher.publish(letters).await;
+        for (index, answer) in indices.into_iter().zip(published) {
+            if let Some(place) = answers.get_mut(index) {
+                *place = Some(answer.map(|()| Published::Accepted));
+            }
+        }
+        let unanswered = || Err(closed());
+        answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed> {
+        self.check_open()?;
+        check_topology(&subscription.topology)?;
+        check_prefetch(subscription.prefetch)?;
+        if subscription.part != Part::Lane(0) {
+            return Err(unsupported_parts());
+        }
+        self.prepared.heed(subscription.declare);
+        let lane = names::part(&subscription.topology, subscription.part)?;
+        let plan = Arc::new(Plan {
+            quarantine: names::quarantine(&lane),
+            dead: names::dead(&subscription.topology.queue),
+            lane,
+            topology: subscription.topology,
+            declare: subscription.declare,
+            part: subscription.part,
+            suspect_returns: subscription.suspect_returns,
+            limits: subscription.limits,
+            replies: self.replies.clone(),
+            clock: self.clock.clone(),
+        });
+        let session = self.consuming.session().await?;
+        topology::declare(&session, &plan.topology, plan.declare).await?;
+        let (source, intake) = AmqpSource::start(
+            &plan,
+            &self.consuming.watch(),
+            &self.copies,
+            subscription.prefetch,
+            session.epoch,
+        );
+        let settler = AmqpSettler::new(
+            plan,
+            intake,
+            self.copies.clone(),
+            self.prepared.clone(),
+            self.publishing.clone(),
+        );
+        Ok((Box::new(source), Arc::new(settler)))
+    }
+
+    fn admin(&self) -> &dyn Admin {
+        &self.admin
+    }
+
+    async fn close(&self, within: Duration) {
+        self.closed.store(true, Ordering::Release);
+        tokio::join!(self.consuming.close(within), self.publishing.close(within));
+    }
+}
+
+/// What is not built yet is refused, never ignored.
+fn check_topology(topology: &Topology) -> Result<()> {
+    match topology.lanes.is_empty() && topology.partitions == 0 {
+        true => Ok(()),
+        false => Err(unsupported_parts()),
+    }
+}
+
+fn unsupported_parts() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "this transport has no lanes and no sessions yet",
+    )
+}
+
+impl fmt::Debug for AmqpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AmqpTransport")
+            .field("capabilities", &self.capabilities)
+            .finish_non_exhaustive()
+    }
+}
