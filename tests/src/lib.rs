@@ -4,8 +4,11 @@
 pub mod job;
 pub mod journal;
 pub mod load;
+pub mod plain;
+pub mod raw_amqp;
 pub mod service;
 pub mod waiting;
+pub mod witness;
 
 /// A queue name nobody else uses, also not an earlier run against the same broker.
 pub fn unique(name: &str) -> String {

@@ -1,0 +1,77 @@
+"""A plain AMQP client for tests: operations as a JSON list on stdin, answers as one on stdout."""
+
+import base64
+import datetime
+import decimal
+import json
+import sys
+
+import pika
+
+
+def value_in(value):
+    if isinstance(value, dict):
+        if "$bytes" in value:
+            return base64.b64decode(value["$bytes"])
+        if "$timestamp" in value:
+            return datetime.datetime.fromtimestamp(value["$timestamp"], datetime.timezone.utc)
+        if "$decimal" in value:
+            return decimal.Decimal(value["$decimal"])
+        return {name: value_in(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [value_in(inner) for inner in value]
+    return value
+
+
+def value_out(value):
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, datetime.datetime):
+        return {"$timestamp": int(value.replace(tzinfo=datetime.timezone.utc).timestamp())}
+    if isinstance(value, decimal.Decimal):
+        return {"$decimal": str(value)}
+    if isinstance(value, dict):
+        return {name: value_out(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [value_out(inner) for inner in value]
+    return value
+
+
+def publish(channel, operation):
+    properties = pika.BasicProperties(**value_in(operation.get("properties", {})))
+    body = value_in(operation["body"])
+    channel.basic_publish(
+        operation.get("exchange", ""),
+        operation.get("to", ""),
+        body if isinstance(body, bytes) else body.encode(),
+        properties,
+        mandatory=True,
+    )
+    return True
+
+
+def get(channel, operation):
+    """The head of a queue; it is back there once this process has ended, unless "take" says otherwise."""
+    found, properties, body = channel.basic_get(operation["from"], auto_ack=operation.get("take", False))
+    if found is None:
+        return None
+    set_ones = {name: value for name, value in vars(properties).items() if value is not None}
+    try:
+        body = body.decode()
+    except UnicodeDecodeError:
+        pass
+    return {"properties": value_out(set_ones), "body": value_out(body)}
+
+
+def main():
+    connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    answers = []
+    for operation in json.load(sys.stdin):
+        answers.append(publish(channel, operation) if "body" in operation else get(channel, operation))
+    connection.close()
+    json.dump(answers, sys.stdout)
+
+
+main()

@@ -1,0 +1,88 @@
+//! Clients that are not ours: pika and redis-py, as small Python programs.
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use longshore_testing::brokers;
+use serde_json::{Value, json};
+
+/// Runs operations with pika: `{"to": queue, "body": …, "properties": {…}}` publishes,
+/// `{"from": queue}` looks at the head, and with `"take": true` takes it.
+///
+/// # Panics
+/// When the client fails.
+pub async fn amqp(url: &str, operations: &[Value]) -> Vec<Value> {
+    run("amqp.py", url, operations).await
+}
+
+/// Runs commands with redis-py.
+///
+/// # Panics
+/// When the client fails.
+pub async fn redis(url: &str, commands: &[Value]) -> Vec<Value> {
+    run("redis_commands.py", url, commands).await
+}
+
+/// The entries of a stream: each a list of its id and its fields, name and value in turn.
+///
+/// # Panics
+/// When the client fails.
+pub async fn stream(url: &str, key: &str) -> Vec<Value> {
+    let replies = redis(url, &[json!(["XRANGE", key, "-", "+"])]).await;
+    replies[0].as_array().cloned().unwrap_or_default()
+}
+
+/// Bytes that are no text, for either client.
+pub fn bytes(octets: &[u8]) -> Value {
+    json!({ "$bytes": base64(octets) })
+}
+
+async fn run(script: &str, url: &str, input: &[Value]) -> Vec<Value> {
+    let python = brokers::python().expect("a Python with pika and redis");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
+    let mut command = Command::new(python);
+    command
+        .arg(script)
+        .arg(url)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let input = Value::from(input.to_vec()).to_string();
+    let output = tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes())?;
+        }
+        child.wait_with_output()
+    });
+    let output = output.await.expect("not cancelled").expect("Python runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the plain client failed: {said}");
+    serde_json::from_slice(&output.stdout).expect("a JSON list")
+}
+
+fn base64(octets: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in octets.chunks(3) {
+        let digit = |at: usize| group.get(at).copied().unwrap_or_default();
+        let bits = u32::from_be_bytes([0, digit(0), digit(1), digit(2)]);
+        for place in 0..4 {
+            let six = (bits >> (18 - 6 * place)) & 63;
+            text.push(if place <= group.len() { char::from(DIGITS[six as usize]) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        let encoded = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|t| super::base64(t.as_bytes()));
+        assert_eq!(encoded, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]);
+    }
+}
