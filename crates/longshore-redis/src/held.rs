@@ -20,7 +20,8 @@ pub(crate) struct Held {
     pub(crate) attempt: u32,
     /// Starts noted with the broker when it was taken; what a release goes back to.
     pub(crate) base: u64,
-    pub(crate) suspect: bool,
+    /// A suspect that must be the only one of its kind here.
+    pub(crate) alone: bool,
     /// Until this monotonic time nobody else can have it.
     pub(crate) certain_until: Duration,
     /// Its settlement is under way and will find out itself whether the lock is lost.
@@ -30,9 +31,23 @@ pub(crate) struct Held {
 /// An entry that a claim may have given us although its answer never came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Claim {
+    /// Starts noted.
     pub(crate) base: u64,
+    /// An earlier start may have killed its process.
     pub(crate) suspect: bool,
+    /// It may have done so more than once: no other such suspect is taken beside it.
+    pub(crate) alone: bool,
     pub(crate) answer_lost: bool,
+}
+
+impl Claim {
+    /// A message that nobody has started.
+    pub(crate) const FRESH: Self = Self {
+        base: 0,
+        suspect: false,
+        alone: false,
+        answer_lost: false,
+    };
 }
 
 /// Shared by the source, its settler, its tasks and the renewal of locks.
@@ -152,34 +167,41 @@ impl Table {
 
     /// Forgets a settled delivery.
     pub(crate) fn remove(&self, tags: &[u64]) {
-        let mut suspect = false;
+        let mut alone = false;
         let mut inner = self.lock();
         for tag in tags {
             if let Some(held) = inner.held.remove(tag) {
-                suspect |= held.suspect;
+                alone |= held.alone;
                 inner.by_id.remove(&held.id);
             }
         }
-        self.changed(inner, suspect);
+        self.changed(inner, alone);
     }
 
     /// Reports these locks as lost, but those being settled.
     pub(crate) fn lose(&self, tags: &[u64]) {
-        let mut suspect = false;
+        let mut alone = false;
         let mut inner = self.lock();
         for tag in tags {
             let Some(held) = inner.held.get(tag).filter(|held| !held.settling) else {
                 continue;
             };
-            suspect |= held.suspect;
+            alone |= held.alone;
             inner.lose(self.scope, *tag);
         }
-        self.changed(inner, suspect);
+        self.changed(inner, alone);
     }
 
-    /// Whether a suspect is held: there is at most one at a time.
-    pub(crate) fn holds_suspect(&self) -> bool {
-        self.lock().held.values().any(|held| held.suspect)
+    /// Whether a suspect is held that must be the only one of its kind.
+    pub(crate) fn holds_alone(&self) -> bool {
+        self.lock().held.values().any(|held| held.alone)
+    }
+
+    pub(crate) fn set_suspect_waits(&self, waits: bool) {
+        let before = std::mem::replace(&mut self.lock().suspect_waits, waits);
+        if before != waits {
+            self.freed.notify_one();
+        }
     }
 
     pub(crate) fn stop(&self) {
@@ -257,8 +279,8 @@ impl Table {
     }
 
     /// Tells the reader, and the search for suspects where it waits for this.
-    fn changed(&self, inner: MutexGuard<'_, Inner>, suspect: bool) {
-        let search = suspect || inner.suspect_waits;
+    fn changed(&self, inner: MutexGuard<'_, Inner>, alone: bool) {
+        let search = alone || inner.suspect_waits;
         drop(inner);
         self.freed.notify_one();
         if search {

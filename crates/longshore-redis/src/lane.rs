@@ -79,7 +79,7 @@ impl Lane {
                 id: entry.id,
                 attempt,
                 base: claim.base,
-                suspect: claim.suspect,
+                alone: claim.alone,
                 certain_until: sent + self.subscription.lock,
                 settling: false,
             };

@@ -121,12 +121,10 @@ async fn read_once(lane: &Lane, link: &Link, places: usize) -> Pause {
         give_back(lane, &entries).await;
         return Pause::No;
     }
-    let first = Claim {
-        base: 0,
-        suspect: false,
-        answer_lost: false,
-    };
-    let entries = entries.into_iter().map(|entry| (entry, first)).collect();
+    let entries = entries
+        .into_iter()
+        .map(|entry| (entry, Claim::FRESH))
+        .collect();
     lane.arrive(places, sent, entries);
     Pause::No
 }

@@ -138,6 +138,14 @@ fn job(lane: &Lane, settlement: Settlement) -> Job {
         job.answer = Some(Err(Error::new(ErrorKind::Unsupported, text)));
         return job;
     }
+    if matches!(job.settlement.verdict, Verdict::Retry { after } if after > defaults::LONGEST_DELAY)
+    {
+        job.answer = Some(Err(Error::new(
+            ErrorKind::Invalid,
+            "a delay is at most 366 days",
+        )));
+        return job;
+    }
     let receipt = job.settlement.receipt;
     let mut inner = lane.table.lock();
     match inner
@@ -313,7 +321,7 @@ fn command_of(lane: &Lane, job: &Job) -> Cmd {
         }
         verdict => {
             let wait = match verdict {
-                Verdict::Retry { after } => whole_ms((*after).min(defaults::LONGEST_DELAY)),
+                Verdict::Retry { after } => whole_ms(*after),
                 _ => 0,
             };
             let mut command = RETRY.call(&[&keys.stream, &keys.delayed, &keys.wake]);

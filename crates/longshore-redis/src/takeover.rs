@@ -35,13 +35,11 @@ pub(crate) async fn take_returned(lane: &Lane) -> Result<(), Broken> {
         let places = lane.table.reserve(fresh.len());
         let enough = places < fresh.len();
         fresh.truncate(places);
-        let claim = Claim {
-            base: 0,
-            suspect: false,
-            answer_lost: false,
-        };
         // 1 is what a first read would have set: this may now be started once.
-        let claims: Vec<_> = fresh.into_iter().map(|row| (row, claim, 1)).collect();
+        let claims: Vec<_> = fresh
+            .into_iter()
+            .map(|row| (row, Claim::FRESH, 1))
+            .collect();
         take(lane, places, &claims, 0).await?;
         if !full || enough {
             return Ok(());
@@ -49,22 +47,14 @@ pub(crate) async fn take_returned(lane: &Lane) -> Result<(), Broken> {
     }
 }
 
-/// Takes one suspect after the other for as long as the source runs.
+/// Looks for suspects for as long as the source runs.
 pub(crate) async fn search_suspects(lane: Arc<Lane>) {
     let killed = lane.killed.clone();
     let search = async {
         let mut swept_at = lane.now();
         while !lane.table.lock().stopped {
-            // Only one at a time: should it kill this process, it takes no other suspect with it.
-            if !lane.table.holds_suspect() {
-                let found = take_suspect(&lane).await.unwrap_or(false);
-                let mut inner = lane.table.lock();
-                if inner.suspect_waits != found {
-                    inner.suspect_waits = found;
-                    drop(inner);
-                    lane.table.freed.notify_one();
-                }
-            }
+            let waits = take_suspects(&lane).await.unwrap_or(false);
+            lane.table.set_suspect_waits(waits);
             if lane.now().saturating_sub(swept_at) > SEARCH * 60 {
                 swept_at = lane.now();
                 sweep(&lane).await;
@@ -96,10 +86,10 @@ pub(crate) async fn recover(lane: &Lane) -> Result<(), Broken> {
                 }
                 // A first read sets 1, so a larger count was noted by starts.
                 let started = row.count > 1;
-                let base = if started { row.count } else { 0 };
                 let read = Claim {
-                    base,
+                    base: if started { row.count } else { 0 },
                     suspect: started,
+                    alone: started,
                     answer_lost: true,
                 };
                 let claim = inner.claims.get(&row.id).copied().unwrap_or(read);
@@ -137,31 +127,46 @@ pub(crate) async fn recover(lane: &Lane) -> Result<(), Broken> {
     }
 }
 
-/// Whether a suspect is waiting for room.
-async fn take_suspect(lane: &Lane) -> Result<bool, Broken> {
+/// Takes entries whose lock has expired, and those given back with starts noted. Whether one more
+/// waits for room.
+///
+/// As long as it has come back less often than the subscription allows, an entry is taken together
+/// with others; from then on only one at a time.
+async fn take_suspects(lane: &Lane) -> Result<bool, Broken> {
+    let threshold = u64::from(lane.subscription.suspect_returns.max(1));
+    let mut one_alone = lane.table.holds_alone();
     let mut after = None;
     loop {
         let rows = rows(lane, Some(lane.lock_ms()), after, None).await?;
         let full = rows.len() == PAGE;
         after = rows.last().map(|row| row.id);
-        let suspect = rows
-            .into_iter()
-            .find(|row| row.owner != lane.consumer && (row.owner != RETURNED || row.count > 0));
-        if let Some(row) = suspect {
-            if lane.table.reserve(1) == 0 {
-                return Ok(true);
+        let mut claims = Vec::new();
+        for row in rows {
+            if row.owner == lane.consumer || (row.owner == RETURNED && row.count == 0) {
+                continue;
             }
-            let claim = Claim {
-                base: row.count,
-                suspect: true,
-                answer_lost: false,
-            };
-            let count = row.count;
-            take(lane, 1, &[(row, claim, count)], lane.lock_ms()).await?;
-            return Ok(false);
+            let (alone, count) = (row.count >= threshold, row.count);
+            if alone && one_alone {
+                continue;
+            }
+            one_alone |= alone;
+            claims.push((
+                row,
+                Claim {
+                    base: count,
+                    suspect: true,
+                    alone,
+                    answer_lost: false,
+                },
+                count,
+            ));
         }
-        if !full {
-            return Ok(false);
+        let places = lane.table.reserve(claims.len());
+        let waits = places < claims.len();
+        claims.truncate(places);
+        take(lane, places, &claims, lane.lock_ms()).await?;
+        if waits || !full {
+            return Ok(waits);
         }
     }
 }

@@ -154,7 +154,7 @@ async fn bind(
     };
     if !create && !bound {
         return Err(Error::new(
-            ErrorKind::TopologyDiffers,
+            ErrorKind::NoSuchQueue,
             format!(
                 "the queue {} is not bound to the topic {topic}",
                 topology.queue
