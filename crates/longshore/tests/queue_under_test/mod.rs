@@ -10,7 +10,7 @@ use std::{
 
 use longshore::{
     Client, ConnectOptions, DeadLetter, Declare, Draft, Limits, Message, Queue, Router, SeededIds,
-    Worker,
+    Transport, Worker,
 };
 use longshore_memory::MemoryBroker;
 use serde::{Deserialize, Serialize};
@@ -43,11 +43,17 @@ pub struct QueueUnderTest {
 
 impl QueueUnderTest {
     pub fn new() -> Self {
+        Self::on(|transport| transport)
+    }
+
+    /// With something between its client and the broker.
+    pub fn on(between: impl FnOnce(Arc<dyn Transport>) -> Arc<dyn Transport>) -> Self {
         let mut options = ConnectOptions::default();
         options.ids = Arc::new(SeededIds::new(1));
         let broker = MemoryBroker::new(&options);
+        let transport = between(broker.open());
         Self {
-            client: client(&broker, &options, Declare::Create),
+            client: Client::new(transport, &options, Declare::Create, Limits::default()),
             broker,
             options,
             queue: Queue::new("orders"),
