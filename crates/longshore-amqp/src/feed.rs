@@ -76,7 +76,9 @@ struct Open {
     session: Arc<Session>,
     held: Arc<Held>,
     consumer: Option<Consumer>,
-    /// The prefetch of the consumer. What older consumers of this channel still hold comes on top.
+    /// What was wanted when the consumer was made.
+    wanted: u16,
+    /// The prefetch it got: less by what older consumers of this channel still held.
     prefetch: u16,
     /// Tags before this one belong to older consumers.
     since: u64,
@@ -103,10 +105,7 @@ impl Feed {
                     self.intake.open(self.slot, held.clone());
                     self.deliver(open).await;
                     self.intake.close(&held);
-                    let farewell = async move {
-                        let _ = held.channel.close(200, "done".into()).await;
-                    };
-                    tokio::spawn(timeout(SETUP, farewell));
+                    drop(held);
                     let queue = self.queue();
                     tracing::debug!(queue, "the channel ended");
                 }
@@ -159,6 +158,7 @@ impl Feed {
             session,
             held,
             consumer: Some(consumer),
+            wanted: prefetch,
             prefetch,
             since: 1,
             stopping: false,
@@ -235,7 +235,8 @@ impl Feed {
         self.slot == Slot::Lane
             && !open.stopping
             && (open.consumer.is_none()
-                || open.prefetch != intent.prefetch && open.held.drained(open.since))
+                || open.wanted != intent.prefetch
+                || open.prefetch != open.wanted && open.held.drained(open.since))
     }
 
     /// Asks the broker to deliver no more. What is on its way still arrives.
@@ -267,6 +268,7 @@ impl Feed {
         match self.consume(&open.held, room).await {
             Ok(consumer) => {
                 open.consumer = Some(consumer);
+                open.wanted = prefetch;
                 open.prefetch = room;
                 open.since = open.held.next();
                 true

@@ -264,6 +264,17 @@ impl Held {
     }
 }
 
+/// Closes the channel in so many words. lapin closes a dropped channel only once its consumers are
+/// cancelled, and nobody cancels one whose making was given up half way: it would go on taking.
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.channel.status().connected() {
+            let channel = self.channel.clone();
+            let _ = queued(async move { channel.close(200, "done".into()).await });
+        }
+    }
+}
+
 impl Tags {
     fn mark(&mut self, tag: u64) -> Option<&mut Mark> {
         let at = usize::try_from(tag.checked_sub(self.first)?).ok()?;

@@ -1,5 +1,12 @@
 //! The adapter's own mechanisms on a real RabbitMQ. What every transport promises is tested by the
 //! conformance suite.
 
+mod delays;
+mod hostile;
+mod outages;
+mod quarantine;
+mod raw;
 mod rig;
+mod stopping;
+mod topology;
 mod traffic;
