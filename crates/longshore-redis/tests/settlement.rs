@@ -12,7 +12,7 @@ const LOCK: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_published_is_received_in_order_and_gone_once_completed() {
-    let server = Server::start(&[]);
+    let server = Server::start(&[]).await;
     let transport = server.connect().await;
     let mut consumer = Consumer::new(&transport, subscription("q", 64, LOCK)).await;
     publish(&transport, "q", (0..200).map(|n| n.to_string())).await;
@@ -39,7 +39,7 @@ async fn what_is_published_is_received_in_order_and_gone_once_completed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_counts_on_and_a_dead_letter_is_listed_and_redriven() {
-    let server = Server::start(&[]);
+    let server = Server::start(&[]).await;
     let transport = server.connect().await;
     let mut consumer = Consumer::new(&transport, subscription("q", 8, LOCK)).await;
     publish(&transport, "q", ["a".to_owned()]).await;
@@ -78,7 +78,7 @@ async fn a_retry_counts_on_and_a_dead_letter_is_listed_and_redriven() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publish_to_nowhere_is_refused_and_its_neighbours_are_not() {
-    let server = Server::start(&[]);
+    let server = Server::start(&[]).await;
     let transport = server.connect().await;
     let _consumer = Consumer::new(&transport, subscription("q", 8, LOCK)).await;
     let mut delayed = message("nowhere", "x");
@@ -112,7 +112,7 @@ async fn a_publish_to_nowhere_is_refused_and_its_neighbours_are_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_is_settled_once() {
-    let server = Server::start(&[]);
+    let server = Server::start(&[]).await;
     let transport = server.connect().await;
     let mut consumer = Consumer::new(&transport, subscription("q", 8, LOCK)).await;
     publish(&transport, "q", ["a".to_owned()]).await;

@@ -3,11 +3,7 @@
 
 use std::{
     future::poll_fn,
-    net::TcpListener,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
     sync::Arc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -15,75 +11,32 @@ use longshore_core::{
     ConnectOptions, Declare, Delivery, Destination, Envelope, Limits, Name, Outgoing, Part,
     Receipt, Result, Settlement, Settler, Source, Subscription, Topology, Transport, Verdict,
 };
+use longshore_testing::brokers::Broker;
 
-/// A `redis-server` process with an empty folder of its own.
+/// A private Redis and a plain client of it.
 pub struct Server {
-    child: Option<Child>,
-    pub port: u16,
-    pub folder: PathBuf,
-    arguments: Vec<String>,
+    pub broker: Broker,
 }
 
 impl Server {
-    pub fn start(arguments: &[&str]) -> Self {
-        let port = free_port();
-        let folder =
-            std::env::temp_dir().join(format!("longshore-redis-{port}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).unwrap();
-        let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
-        let mut server = Self {
-            child: None,
-            port,
-            folder,
-            arguments,
-        };
-        server.run();
-        server
-    }
-
-    /// Starts the process (again) and waits until it answers.
-    pub fn run(&mut self) {
-        let program = std::env::var("LONGSHORE_REDIS_SERVER").unwrap_or("redis-server".into());
-        let mut words = program.split_whitespace();
-        let mut command = Command::new(words.next().unwrap());
-        command
-            .args(words)
-            .args(["--port", &self.port.to_string(), "--dir"])
-            .arg(&self.folder);
-        command.args([
-            "--appendonly",
-            "yes",
-            "--save",
-            "",
-            "--enable-debug-command",
-            "yes",
-        ]);
-        command
-            .args(&self.arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        self.child = Some(command.spawn().unwrap());
-        wait_until("the server answers", || {
-            self.try_query::<String>(redis::cmd("PING")).is_ok()
-        });
-    }
-
-    /// kill -9.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+    /// With these lines of `redis.conf`.
+    pub async fn start(config: &[&str]) -> Self {
+        let mut builder = Broker::redis();
+        for line in config {
+            builder = builder.config(*line);
+        }
+        Self {
+            broker: builder.start().await.unwrap(),
         }
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        self.broker.url()
     }
 
     pub fn try_query<T: redis::FromRedisValue>(
         &self,
-        command: redis::Cmd,
+        command: &redis::Cmd,
     ) -> redis::RedisResult<T> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
@@ -97,7 +50,17 @@ impl Server {
         words.for_each(|word| {
             command.arg(word);
         });
-        self.try_query(command).unwrap()
+        self.try_query(&command).unwrap()
+    }
+
+    /// Owner and count of every pending entry of a queue, in order.
+    pub fn pending(&self, name: &str) -> Vec<(String, u64)> {
+        let rows: Vec<(String, String, u64, u64)> = self.query(&format!(
+            "XPENDING ls:{{{name}}}:stream longshore - + 10000"
+        ));
+        rows.into_iter()
+            .map(|(_, owner, _, count)| (owner, count))
+            .collect()
     }
 
     pub async fn connect(&self) -> Arc<dyn Transport> {
@@ -111,32 +74,18 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
 pub fn options() -> ConnectOptions {
     let mut options = ConnectOptions::default();
     options.name = "test".into();
     options
 }
 
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+/// Waits for something that has to come true.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < deadline, "never came true: {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -245,10 +194,7 @@ impl Consumer {
 
     pub async fn lost_within(&mut self, within: Duration) -> Vec<Receipt> {
         let mut lost = Vec::new();
-        let poll = poll_fn(|cx| match self.source.poll_lost(cx, &mut lost) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => Poll::Pending,
-        });
+        let poll = poll_fn(|cx| self.source.poll_lost(cx, &mut lost));
         let _ = tokio::time::timeout(within, poll).await;
         lost
     }
