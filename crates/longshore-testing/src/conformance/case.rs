@@ -78,6 +78,16 @@ impl Need {
     pub(crate) fn is_fault(self) -> bool {
         matches!(self, Self::Cut | Self::Outage | Self::Freeze)
     }
+
+    /// Whether these faults are what it needs.
+    pub(crate) fn is_given_by(self, faults: &Faults) -> bool {
+        match self {
+            Self::Cut => faults.cut.is_some(),
+            Self::Outage => faults.outage.is_some(),
+            Self::Freeze => faults.freeze.is_some(),
+            _ => false,
+        }
+    }
 }
 
 /// Lists the cases of a file: `cases![first, second needs Topics]`.

@@ -33,7 +33,7 @@ impl Faults {
     }
 
     /// `down` kills the broker as `kill -9` would; `up` starts it again on the same data and the
-    /// same address and is ready once it answers.
+    /// same address, is ready once it answers, and does nothing where it runs.
     #[must_use]
     pub fn outage(
         mut self,
@@ -45,7 +45,7 @@ impl Faults {
     }
 
     /// `freeze` lets everything stop answering without closing anything, as `kill -STOP` or a dead
-    /// network does; `thaw` ends that.
+    /// network does; `thaw` ends that, and does nothing where nothing is frozen.
     #[must_use]
     pub fn freeze(
         mut self,
@@ -54,6 +54,16 @@ impl Faults {
     ) -> Self {
         self.freeze = Some((Arc::new(freeze), Arc::new(thaw)));
         self
+    }
+
+    /// Ends every fault that lasts, whatever became of the case that began it.
+    pub(crate) async fn mend(&self) {
+        if self.freeze.is_some() {
+            self.thaw().await;
+        }
+        if self.outage.is_some() {
+            self.up().await;
+        }
     }
 
     /// Cuts all connections.

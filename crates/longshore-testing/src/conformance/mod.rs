@@ -35,8 +35,12 @@ mod faults;
 mod message;
 mod must;
 mod refusal;
+#[cfg(unix)]
+mod rig;
 mod stage;
 mod suite;
 
 pub use faults::{Act, Faults};
+#[cfg(unix)]
+pub use rig::on_broker;
 pub use suite::{Connecting, Suite, main};

@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     process::ExitCode,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, mpsc},
     thread,
     time::Duration,
 };
@@ -35,6 +35,7 @@ pub struct Suite {
     pub(crate) faults: Faults,
     pub(crate) lock: Duration,
     ordered: bool,
+    only_faults: bool,
     time_limit: Duration,
 }
 
@@ -50,6 +51,7 @@ impl Suite {
             faults: Faults::new(),
             lock: Duration::from_secs(2),
             ordered: true,
+            only_faults: false,
             time_limit: Duration::from_secs(120),
         }
     }
@@ -75,6 +77,13 @@ impl Suite {
         self
     }
 
+    /// Only the cases that need its faults.
+    #[must_use]
+    pub fn only_faults(mut self) -> Self {
+        self.only_faults = true;
+        self
+    }
+
     /// How long one case may take. Default 120 s.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
@@ -97,11 +106,22 @@ impl Suite {
         trial.with_kind(self.name.clone())
     }
 
-    /// On a thread with the name of the case, so that a panic says which case it ended.
+    /// On a thread with the name of the case, so that a panic says which case it ended, and given up
+    /// where it neither ends nor waits.
     fn run_named(self: Arc<Self>, case: &'static Case, run: Text) -> Played {
-        let thread = thread::Builder::new().name(case.name.to_owned());
-        let joined = thread.spawn(move || self.run(case, run))?.join();
-        joined.unwrap_or_else(|panic| resume_unwind(panic))
+        let limit = self.time_limit + Duration::from_secs(30);
+        let (ended, end) = mpsc::channel();
+        thread::Builder::new()
+            .name(case.name.to_owned())
+            .spawn(move || {
+                let played = catch_unwind(AssertUnwindSafe(|| self.run(case, run)));
+                // Nobody listens where it was given up.
+                let _ = ended.send(played);
+            })?;
+        match end.recv_timeout(limit) {
+            Ok(played) => played.unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => Err("it runs on and on without ever waiting".into()),
+        }
     }
 
     fn run(self: &Arc<Self>, case: &Case, run: Text) -> Played {
@@ -118,6 +138,9 @@ impl Suite {
                 })
             })
         }));
+        if case.need.is_given_by(&self.faults) {
+            runtime.block_on(self.faults.mend());
+        }
         runtime.shutdown_timeout(Duration::from_secs(5));
         ended.unwrap_or_else(|panic| resume_unwind(panic))
     }
@@ -148,15 +171,33 @@ impl fmt::Debug for Suite {
     }
 }
 
+impl From<Suite> for Vec<Suite> {
+    fn from(suite: Suite) -> Self {
+        vec![suite]
+    }
+}
+
 /// Runs the cases that the arguments of the process ask for, as the standard test harness would, and
-/// answers with its exit code.
-pub fn main(suite: Suite) -> ExitCode {
+/// answers with its exit code. Of several suites, the first one that can run a case with a fault does.
+pub fn main(suites: impl Into<Vec<Suite>>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Most cases wait most of the time.
     arguments.test_threads.get_or_insert(4);
-    let suite = Arc::new(suite);
+    let suites: Vec<_> = suites.into().into_iter().map(Arc::new).collect();
     let alone = Arc::new(RwLock::new(()));
     let run = RandomIds.text();
-    let trials = cases::all().map(|case| suite.trial(case, run.clone(), alone.clone()));
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let mut trials = Vec::new();
+    for case in cases::all() {
+        let runs: Vec<_> = if case.need.is_fault() {
+            let able = suites.iter().find(|s| case.need.is_given_by(&s.faults));
+            able.or(suites.first()).into_iter().collect()
+        } else {
+            suites.iter().filter(|suite| !suite.only_faults).collect()
+        };
+        trials.extend(
+            runs.into_iter()
+                .map(|s| s.trial(case, run.clone(), alone.clone())),
+        );
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -184,26 +184,27 @@ async fn p3_the_receipt_of_another_subscription_is_stale(stage: Arc<Stage>) {
 }
 
 async fn p3_a_dead_source_cannot_settle_what_others_hold_now(stage: Arc<Stage>) {
-    let topology = stage.queue().await;
-    stage.publish(all_to(&topology, numbered(0..3))).await;
-    let mut dying = Consumer::of(&stage, &topology).await;
-    let late = dying.take(3).await;
-    let Consumer { source, settler } = dying;
-    drop(source);
     let other = stage.open().await;
-    let mut heir = Consumer::on(&*other, subscription(&stage, &topology)).await;
-    let held = heir.take(3).await;
-    for (delivery, verdict) in late.into_iter().zip(verdicts()) {
-        let mut answers = settler.settle(vec![settlement(delivery, verdict)]).await;
+    for verdict in verdicts() {
+        let topology = stage.queue().await;
+        stage.publish(vec![to(&topology, message("held"))]).await;
+        let mut dying = Consumer::of(&stage, &topology).await;
+        let late = dying.next().await;
+        let Consumer { source, settler } = dying;
+        drop(source);
+        let mut heir = Consumer::on(&*other, subscription(&stage, &topology)).await;
+        let held = heir.next().await;
+        let mut answers = settler.settle(vec![settlement(late, verdict)]).await;
         assert_stale(answers.pop().must("an answer"));
+        heir.silent(SILENCE).await;
+        assert!(
+            heir.lost().await.is_empty(),
+            "the late settlement took the lock away"
+        );
+        heir.complete(held).await;
+        heir.silent(stage.lock() + SILENCE).await;
+        assert_eq!(stage.stats(&topology).await.dead, 0);
     }
-    assert!(
-        heir.lost().await.is_empty(),
-        "the late settlements took a lock away"
-    );
-    heir.complete_all(held).await;
-    heir.silent(stage.lock() + SILENCE).await;
-    assert_eq!(stage.stats(&topology).await.dead, 0);
 }
 
 async fn p3_a_receipt_that_never_was_is_stale(stage: Arc<Stage>) {
