@@ -42,6 +42,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let worker = Worker::new(&client, &orders, router)
         .concurrency(1)
+        .prefetch(16)
         .start()
         .await?;
 

@@ -45,7 +45,12 @@ async fn collect(client: &Client, queue: &Queue) -> (WorkerHandle, Arrivals) {
             Ok(late) => Lateness::Late(late),
             Err(early) => Lateness::Early(early.duration()),
         };
-        noted.lock().unwrap().entry(timed.number).or_default().push(late);
+        noted
+            .lock()
+            .unwrap()
+            .entry(timed.number)
+            .or_default()
+            .push(late);
         async { Ok::<_, HandlerError>(()) }
     });
     let worker = Worker::new(client, queue, router).start().await.unwrap();
@@ -64,7 +69,11 @@ async fn publish(client: &Client, queue: &Queue, count: u64) -> BTreeMap<u64, Du
     let mut published = BTreeMap::new();
     for (number, delay) in delays(count) {
         let due = SystemTime::now() + delay;
-        let timed = Timed { number, due, fail_first: false };
+        let timed = Timed {
+            number,
+            due,
+            fail_first: false,
+        };
         client.publish(queue, &timed).delay(delay).await.unwrap();
         published.insert(number, delay);
     }
@@ -72,17 +81,24 @@ async fn publish(client: &Client, queue: &Queue, count: u64) -> BTreeMap<u64, Du
 }
 
 async fn all_arrived(arrivals: &Arrivals, count: u64) -> BTreeMap<u64, Vec<Lateness>> {
-    until("all delayed messages arrived", Duration::from_secs(90), async || {
-        let arrivals = arrivals.lock().unwrap();
-        (arrivals.len() as u64 == count).then(|| arrivals.clone())
-    })
+    until(
+        "all delayed messages arrived",
+        Duration::from_secs(90),
+        async || {
+            let arrivals = arrivals.lock().unwrap();
+            (arrivals.len() as u64 == count).then(|| arrivals.clone())
+        },
+    )
     .await
 }
 
 fn none_early(arrivals: &BTreeMap<u64, Vec<Lateness>>) {
     for (number, each) in arrivals {
         for lateness in each {
-            assert!(matches!(lateness, Lateness::Late(_)), "{number}: {lateness:?}");
+            assert!(
+                matches!(lateness, Lateness::Late(_)),
+                "{number}: {lateness:?}"
+            );
         }
     }
 }
@@ -160,7 +176,10 @@ async fn retries(url: &str) {
     let starts = Arc::new(Mutex::new(Vec::<(u32, SystemTime)>::new()));
     let noted = Arc::clone(&starts);
     let router = Router::new().handle_fn(move |timed: Timed, cx: Context| {
-        noted.lock().unwrap().push((cx.attempt(), SystemTime::now()));
+        noted
+            .lock()
+            .unwrap()
+            .push((cx.attempt(), SystemTime::now()));
         async move {
             match timed.fail_first && cx.attempt() < 4 {
                 true => Err(HandlerError::from("not yet")),
@@ -169,8 +188,16 @@ async fn retries(url: &str) {
         }
     });
     let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
-    let worker = Worker::new(&client, &queue, router).backoff(backoff).start().await.unwrap();
-    let timed = Timed { number: 0, due: SystemTime::now(), fail_first: true };
+    let worker = Worker::new(&client, &queue, router)
+        .backoff(backoff)
+        .start()
+        .await
+        .unwrap();
+    let timed = Timed {
+        number: 0,
+        due: SystemTime::now(),
+        fail_first: true,
+    };
     client.publish(&queue, &timed).id("fixed").await.unwrap();
     let starts = until("four attempts", Duration::from_secs(30), async || {
         let starts = starts.lock().unwrap();
@@ -180,9 +207,18 @@ async fn retries(url: &str) {
     for (index, pair) in starts.windows(2).enumerate() {
         let attempt = index as u32 + 1;
         assert_eq!((pair[0].0, pair[1].0), (attempt, attempt + 1));
-        let (waited, wanted) = (pair[1].1.duration_since(pair[0].1).unwrap(), backoff.after(attempt, "fixed"));
-        assert!(waited >= wanted, "attempt {attempt}: {waited:?} < {wanted:?}");
-        assert!(waited < wanted + Duration::from_secs(2), "attempt {attempt}: {waited:?}");
+        let (waited, wanted) = (
+            pair[1].1.duration_since(pair[0].1).unwrap(),
+            backoff.after(attempt, "fixed"),
+        );
+        assert!(
+            waited >= wanted,
+            "attempt {attempt}: {waited:?} < {wanted:?}"
+        );
+        assert!(
+            waited < wanted + Duration::from_secs(2),
+            "attempt {attempt}: {waited:?}"
+        );
     }
     worker.stop().await;
 }
@@ -204,8 +240,14 @@ async fn on_rabbitmq_100_messages_delayed_to_a_deleted_queue_hold_back_nobody() 
     let (gone, alive) = (Queue::new("gone"), Queue::new("alive"));
     client.declare(&gone).await.unwrap();
     let delay = Duration::from_millis(1_500);
-    let timed = |number| Timed { number, due: SystemTime::now() + delay, fail_first: false };
-    let drafts: Vec<Draft> = (0..100).map(|n| Draft::new(&timed(n)).delay(delay)).collect();
+    let timed = |number| Timed {
+        number,
+        due: SystemTime::now() + delay,
+        fail_first: false,
+    };
+    let drafts: Vec<Draft> = (0..100)
+        .map(|n| Draft::new(&timed(n)).delay(delay))
+        .collect();
     for answer in client.publish_all(&gone, drafts).await {
         answer.unwrap();
     }
@@ -222,10 +264,21 @@ async fn on_rabbitmq_100_messages_delayed_to_a_deleted_queue_hold_back_nobody() 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_redis_a_delayed_message_to_a_missing_queue_is_refused_and_holds_back_nobody() {
     let url = brokers::redis_url().unwrap();
-    let reader = longshore::Connect::new(&url).read_only().open().await.unwrap();
+    let reader = longshore::Connect::new(&url)
+        .read_only()
+        .open()
+        .await
+        .unwrap();
     let missing = Queue::new(&unique("missing"));
-    let timed = Timed { number: 0, due: SystemTime::now(), fail_first: false };
-    let answer = reader.publish(&missing, &timed).delay(Duration::from_secs(1)).await;
+    let timed = Timed {
+        number: 0,
+        due: SystemTime::now(),
+        fail_first: false,
+    };
+    let answer = reader
+        .publish(&missing, &timed)
+        .delay(Duration::from_secs(1))
+        .await;
     assert_eq!(answer.unwrap_err().kind(), ErrorKind::NoSuchQueue);
     reader.close().await;
 }

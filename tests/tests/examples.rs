@@ -19,7 +19,9 @@ fn expected(example: &str) -> String {
         .skip_while(|line| *line != "```text")
         .skip(1)
         .take_while(|line| *line != "```");
-    block.filter(|line| !line.starts_with("$ ")).fold(String::new(), |all, line| all + line + "\n")
+    block
+        .filter(|line| !line.starts_with("$ "))
+        .fold(String::new(), |all, line| all + line + "\n")
 }
 
 /// Runs an example that `cargo test --workspace --all-features` has built beside this test.

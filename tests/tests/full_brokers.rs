@@ -17,7 +17,11 @@ use longshore_tests::{
 
 async fn alarm(raise: &[&str], clear: &[&str]) {
     let broker = Broker::start(BrokerKind::RabbitMq).await.unwrap();
-    let open = || Connect::new(broker.url()).confirm_timeout(Duration::from_secs(3)).open();
+    let open = || {
+        Connect::new(broker.url())
+            .confirm_timeout(Duration::from_secs(3))
+            .open()
+    };
     let (publishing, working) = (open().await.unwrap(), open().await.unwrap());
     let queue = Queue::new(&unique("alarm"));
     publish_jobs(&publishing, &queue, 2_000).await.unwrap();
@@ -27,30 +31,65 @@ async fn alarm(raise: &[&str], clear: &[&str]) {
     let mut kinds = Vec::new();
     for _ in 0..2 {
         let begun = std::time::Instant::now();
-        let error = publishing.publish(&queue, &Job { number: 9_999 }).await.unwrap_err();
-        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        let error = publishing
+            .publish(&queue, &Job { number: 9_999 })
+            .await
+            .unwrap_err();
+        assert!(
+            begun.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            begun.elapsed()
+        );
         kinds.push(error.kind());
     }
     println!("publishing during the alarm: {kinds:?}");
-    assert!(matches!(kinds[0], ErrorKind::Unknown | ErrorKind::Full), "{kinds:?}");
-    assert_eq!(kinds[1], ErrorKind::Full, "nothing was written, and that is known");
+    assert!(
+        matches!(kinds[0], ErrorKind::Unknown | ErrorKind::Full),
+        "{kinds:?}"
+    );
+    assert_eq!(
+        kinds[1],
+        ErrorKind::Full,
+        "nothing was written, and that is known"
+    );
 
     let handled = Handled::default();
-    let worker = handled.worker(&working, &queue, Duration::ZERO).await.unwrap();
-    until("the backlog is handled during the alarm", Duration::from_secs(30), async || {
-        (handled.count() >= 2_000).then_some(())
-    })
+    let worker = handled
+        .worker(&working, &queue, Duration::ZERO)
+        .await
+        .unwrap();
+    until(
+        "the backlog is handled during the alarm",
+        Duration::from_secs(30),
+        async || (handled.count() >= 2_000).then_some(()),
+    )
     .await;
-    until("the broker has the acknowledgements", Duration::from_secs(10), async || {
-        let listed = broker.rabbitmqctl(&["list_queues", "--silent", "name", "messages"]).await.ok()?;
-        let line = listed.lines().find(|line| line.starts_with(&format!("{}\t", queue.name())))?;
-        line.ends_with("\t0").then_some(())
-    })
+    until(
+        "the broker has the acknowledgements",
+        Duration::from_secs(10),
+        async || {
+            let listed = broker
+                .rabbitmqctl(&["list_queues", "--silent", "name", "messages"])
+                .await
+                .ok()?;
+            let line = listed
+                .lines()
+                .find(|line| line.starts_with(&format!("{}\t", queue.name())))?;
+            line.ends_with("\t0").then_some(())
+        },
+    )
     .await;
     broker.rabbitmqctl(clear).await.unwrap();
-    until("publishing works again", Duration::from_secs(20), async || {
-        publishing.publish(&queue, &Job { number: 10_000 }).await.ok()
-    })
+    until(
+        "publishing works again",
+        Duration::from_secs(20),
+        async || {
+            publishing
+                .publish(&queue, &Job { number: 10_000 })
+                .await
+                .ok()
+        },
+    )
     .await;
     worker.stop().await;
 }
@@ -66,7 +105,11 @@ async fn during_a_rabbitmq_memory_alarm_acknowledgements_keep_flowing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn during_a_rabbitmq_disk_alarm_acknowledgements_keep_flowing() {
-    alarm(&["set_disk_free_limit", "100TB"], &["set_disk_free_limit", "50MB"]).await;
+    alarm(
+        &["set_disk_free_limit", "100TB"],
+        &["set_disk_free_limit", "50MB"],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,13 +118,27 @@ async fn a_redis_out_of_memory_refuses_publishes_and_still_settles_everything() 
     let client = longshore::connect(&broker.url()).await.unwrap();
     let queue = Queue::new(&unique("full"));
     publish_jobs(&client, &queue, 3_000).await.unwrap();
-    broker.redis_command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await.unwrap();
-    broker.redis_command(&["CONFIG", "SET", "maxmemory", "1mb"]).await.unwrap();
+    broker
+        .redis_command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"])
+        .await
+        .unwrap();
+    broker
+        .redis_command(&["CONFIG", "SET", "maxmemory", "1mb"])
+        .await
+        .unwrap();
 
-    let error = client.publish(&queue, &Job { number: 9_999 }).await.unwrap_err();
+    let error = client
+        .publish(&queue, &Job { number: 9_999 })
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     let delayed = Draft::new(&Job { number: 9_999 }).delay(Duration::from_secs(1));
-    let error = client.publish_all(&queue, [delayed]).await.pop().unwrap().unwrap_err();
+    let error = client
+        .publish_all(&queue, [delayed])
+        .await
+        .pop()
+        .unwrap()
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
 
     // A third completes, a third is retried, a third is dead-lettered.
@@ -89,17 +146,27 @@ async fn a_redis_out_of_memory_refuses_publishes_and_still_settles_everything() 
         match (job.number % 3, cx.attempt()) {
             (0, _) | (1, 2..) => Ok::<_, HandlerError>(Outcome::Complete),
             (1, _) => Err("once more".into()),
-            _ => Ok(Outcome::DeadLetter { reason: Reason::Permanent, detail: "on purpose".into() }),
+            _ => Ok(Outcome::DeadLetter {
+                reason: Reason::Permanent,
+                detail: "on purpose".into(),
+            }),
         }
     });
     let worker = Worker::new(&client, &queue, router).start().await.unwrap();
-    until("everything is settled", Duration::from_secs(60), async || {
-        let stats = client.stats(&queue).await.ok()?;
-        let left = stats.ready + stats.in_flight? + stats.delayed?;
-        (left == 0 && stats.dead == 1_000).then_some(())
-    })
+    until(
+        "everything is settled",
+        Duration::from_secs(60),
+        async || {
+            let stats = client.stats(&queue).await.ok()?;
+            let left = stats.ready + stats.in_flight? + stats.delayed?;
+            (left == 0 && stats.dead == 1_000).then_some(())
+        },
+    )
     .await;
-    broker.redis_command(&["CONFIG", "SET", "maxmemory", "0"]).await.unwrap();
+    broker
+        .redis_command(&["CONFIG", "SET", "maxmemory", "0"])
+        .await
+        .unwrap();
     client.publish(&queue, &Job { number: 0 }).await.unwrap();
     worker.stop().await;
 }

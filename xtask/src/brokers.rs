@@ -38,6 +38,6 @@ fn print_usage(name: &str, variable: &str, url: &str) {
         url.to_owned()
     };
     println!("{name}: {url}");
-    println!("  cargo run --example consumer -- --url {url} --queue orders");
-    println!("  cargo run --example producer -- --url {url} --queue orders\n");
+    println!("  cargo run --example consumer --features brokers -- --url {url} --queue orders");
+    println!("  cargo run --example producer --features brokers -- --url {url} --queue orders\n");
 }

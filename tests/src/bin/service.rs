@@ -30,7 +30,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .prefetch(u16::try_from(number("prefetch")?.unwrap_or(64))?)
         .concurrency(usize::try_from(number("concurrency")?.unwrap_or(32))?)
         .lock(Duration::from_millis(number("lock-ms")?.unwrap_or(30_000)))
-        .backoff(Backoff::new(Duration::from_millis(100), Duration::from_secs(1)))
+        .backoff(Backoff::new(
+            Duration::from_millis(100),
+            Duration::from_secs(1),
+        ))
+        .time_limit(Duration::from_millis(number("limit-ms")?.unwrap_or(60_000)))
         .stop_deadline(Duration::from_millis(number("stop-ms")?.unwrap_or(5_000)));
 
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
