@@ -10,11 +10,11 @@ use std::{
 /// # Panics
 /// When it has not after `limit`.
 #[track_caller]
-pub fn until<T, F, Fut>(what: &str, limit: Duration, mut look: F) -> impl Future<Output = T>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Option<T>>,
-{
+pub fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
     async move {
         let begun = Instant::now();
