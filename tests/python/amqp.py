@@ -55,6 +55,9 @@ def get(channel, operation):
     found, properties, body = channel.basic_get(operation["from"], auto_ack=operation.get("take", False))
     if found is None:
         return None
+    # The broker adds its counter to what it delivers; it was not published.
+    if properties.headers and properties.headers.pop("x-delivery-count", None) is not None:
+        properties.headers = properties.headers or None
     set_ones = {name: value for name, value in vars(properties).items() if value is not None}
     try:
         body = body.decode()

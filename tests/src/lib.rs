@@ -6,6 +6,7 @@ pub mod journal;
 pub mod load;
 pub mod plain;
 pub mod raw_amqp;
+pub mod scene;
 pub mod service;
 pub mod waiting;
 pub mod witness;

@@ -42,7 +42,9 @@ pub fn bytes(octets: &[u8]) -> Value {
 
 async fn run(script: &str, url: &str, input: &[Value]) -> Vec<Value> {
     let python = brokers::python().expect("a Python with pika and redis");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("python")
+        .join(script);
     let mut command = Command::new(python);
     command
         .arg(script)
@@ -72,7 +74,11 @@ fn base64(octets: &[u8]) -> String {
         let bits = u32::from_be_bytes([0, digit(0), digit(1), digit(2)]);
         for place in 0..4 {
             let six = (bits >> (18 - 6 * place)) & 63;
-            text.push(if place <= group.len() { char::from(DIGITS[six as usize]) } else { '=' });
+            text.push(if place <= group.len() {
+                char::from(DIGITS[six as usize])
+            } else {
+                '='
+            });
         }
     }
     text
@@ -82,7 +88,13 @@ fn base64(octets: &[u8]) -> String {
 mod tests {
     #[test]
     fn base64_is_that_of_rfc_4648() {
-        let encoded = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|t| super::base64(t.as_bytes()));
-        assert_eq!(encoded, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]);
+        let encoded =
+            ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|t| super::base64(t.as_bytes()));
+        assert_eq!(
+            encoded,
+            [
+                "", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"
+            ]
+        );
     }
 }

@@ -227,7 +227,10 @@ impl RawAmqp {
         let stream = TcpStream::connect(host)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let mut raw = Self { stream, frame_max: 131_072 };
+        let mut raw = Self {
+            stream,
+            frame_max: 131_072,
+        };
         raw.stream.write_all(b"AMQP\x00\x00\x09\x01")?;
         raw.expect(10, 10)?;
         let response = format!("\0{}", login.replacen(':', "\0", 1));
@@ -242,7 +245,12 @@ impl RawAmqp {
         let frame_max = u32::from_be_bytes(tune[2..6].try_into().expect("four octets"));
         raw.frame_max = frame_max as usize;
         raw.method(0, 10, 31, &[&tune[..6], &[0, 0]].concat())?;
-        raw.method(0, 10, 40, &[short(vhost.as_bytes()), short(b""), vec![0]].concat())?;
+        raw.method(
+            0,
+            10,
+            40,
+            &[short(vhost.as_bytes()), short(b""), vec![0]].concat(),
+        )?;
         raw.expect(10, 41)?;
         raw.method(1, 20, 10, &short(b""))?;
         raw.expect(20, 11)?;
@@ -268,7 +276,8 @@ impl RawAmqp {
         self.expect(60, 80).map(drop)
     }
 
-    /// The message at the head of a queue. It is back once this connection is dropped.
+    /// The message at the head of a queue, without the counter the broker adds to what it delivers.
+    /// It is back once this connection is dropped.
     ///
     /// # Errors
     /// The connection broke.
@@ -283,7 +292,8 @@ impl RawAmqp {
         }
         let header = self.read()?.payload;
         let size = u64::from_be_bytes(header[4..12].try_into().map_err(io::Error::other)?);
-        let properties = Properties::decode(&header[12..]);
+        let counter = |name: &str| name == "x-delivery-count";
+        let properties = Properties::decode(&header[12..]).without_headers(counter);
         let mut body = Vec::new();
         while (body.len() as u64) < size {
             body.extend(self.read()?.payload);
@@ -291,7 +301,13 @@ impl RawAmqp {
         Ok(Some(RawMessage { properties, body }))
     }
 
-    fn method(&mut self, channel: u16, class: u16, method: u16, arguments: &[u8]) -> io::Result<()> {
+    fn method(
+        &mut self,
+        channel: u16,
+        class: u16,
+        method: u16,
+        arguments: &[u8],
+    ) -> io::Result<()> {
         let head = [class.to_be_bytes(), method.to_be_bytes()].concat();
         self.frame(1, channel, &[&head, arguments].concat())
     }
@@ -323,14 +339,18 @@ impl RawAmqp {
             self.stream.read_exact(&mut payload)?;
             payload.pop();
             if head[0] != 8 {
-                return Ok(Frame { kind: head[0], payload });
+                return Ok(Frame {
+                    kind: head[0],
+                    payload,
+                });
             }
         }
     }
 }
 
 fn unexpected(frame: &Frame) -> io::Error {
-    let shown = String::from_utf8_lossy(&frame.payload[..frame.payload.len().min(300)]).into_owned();
+    let shown =
+        String::from_utf8_lossy(&frame.payload[..frame.payload.len().min(300)]).into_owned();
     io::Error::other(format!("frame {}: {shown:?}", frame.kind))
 }
 
@@ -352,7 +372,10 @@ fn take_short(rest: &mut &[u8]) -> Vec<u8> {
 
 fn take_long(rest: &mut &[u8]) -> Vec<u8> {
     let length = take(rest, 4);
-    take(rest, u32::from_be_bytes([length[0], length[1], length[2], length[3]]) as usize)
+    take(
+        rest,
+        u32::from_be_bytes([length[0], length[1], length[2], length[3]]) as usize,
+    )
 }
 
 /// Type octet and value, the length in front of the value kept.
@@ -403,7 +426,11 @@ mod tests {
 
     #[test]
     fn properties_are_read_as_they_were_written() {
-        let headers = [entry(b"b", b'I', &7_i32.to_be_bytes()), nested_tables(5), nested_arrays(5)];
+        let headers = [
+            entry(b"b", b'I', &7_i32.to_be_bytes()),
+            nested_tables(5),
+            nested_arrays(5),
+        ];
         let properties = Properties::default()
             .with(Headers, headers.concat())
             .with(DeliveryMode, [2])

@@ -32,7 +32,10 @@ pub struct Witness(Arc<Mutex<Vec<Sight>>>);
 impl Witness {
     /// All starts so far, in order.
     pub fn seen(&self) -> Vec<Sight> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Waits for so many starts.
@@ -60,7 +63,10 @@ impl Witness {
                 idempotency_key: cx.idempotency_key().to_owned(),
                 envelope: cx.envelope().clone(),
             };
-            sights.lock().unwrap_or_else(PoisonError::into_inner).push(sight);
+            sights
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(sight);
             let answered = answer(&job, &cx);
             async move { answered }
         })
@@ -76,7 +82,10 @@ impl Witness {
     {
         Worker::new(client, queue, self.router(answer))
             .lock(Duration::from_secs(2))
-            .backoff(Backoff::new(Duration::from_millis(100), Duration::from_secs(1)))
+            .backoff(Backoff::new(
+                Duration::from_millis(100),
+                Duration::from_secs(1),
+            ))
             .start()
             .await
     }
@@ -90,8 +99,11 @@ pub async fn dead(client: &Client, queue: &Queue, count: usize) -> Vec<DeadLette
     let letters = client.dead_letters(queue);
     let what = format!("{count} dead letters of {}", queue.name());
     until(&what, Duration::from_secs(30), async || {
-        let found = letters.list(None, count + 10).await.ok()?;
-        (found.len() >= count).then_some(found)
+        match letters.list(None, count + 10).await {
+            Ok(found) => (found.len() >= count).then_some(found),
+            Err(error) if error.is_transient() => None,
+            Err(error) => panic!("{}: {error}", queue.name()),
+        }
     })
     .await
 }

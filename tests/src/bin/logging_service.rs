@@ -27,7 +27,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let worker = Worker::new(&client, &queue, router)
         .lock(Duration::from_secs(2))
-        .backoff(Backoff::new(Duration::from_millis(100), Duration::from_secs(1)))
+        .backoff(Backoff::new(
+            Duration::from_millis(100),
+            Duration::from_secs(1),
+        ))
         .stop_deadline(Duration::from_secs(5));
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     worker.run_until(terminated.recv()).await?;
