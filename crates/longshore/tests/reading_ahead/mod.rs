@@ -30,8 +30,8 @@ pub struct Faults {
     pub silent: AtomicBool,
     /// Subscribing waits for ever.
     pub unreachable: AtomicBool,
-    /// The next look at the source ends it.
-    pub end_source: AtomicBool,
+    /// So many looks at a source end it.
+    pub ends: AtomicUsize,
     pub subscribed: AtomicUsize,
     /// The verdicts that were settled, in words.
     pub settled: Mutex<Vec<String>>,
@@ -135,7 +135,12 @@ impl Source for Buffered {
         max: usize,
         into: &mut Vec<Delivery>,
     ) -> Poll<Result<usize>> {
-        if self.faults.end_source.swap(false, Ordering::SeqCst) {
+        let ends = &self.faults.ends;
+        let one_less = |left: usize| left.checked_sub(1);
+        if ends
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
+            .is_ok()
+        {
             return Poll::Ready(Err(Error::new(ErrorKind::Denied, "ended by the test")));
         }
         let mut arrived = Vec::new();
