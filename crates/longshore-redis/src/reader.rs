@@ -10,7 +10,7 @@ use redis::Value;
 
 use crate::{
     entry::{Entry, read_reply},
-    failure::{Broken, is_missing, refused},
+    failure::{is_missing, refused},
     held::Claim,
     lane::Lane,
     link::{Link, pauses},
@@ -67,15 +67,14 @@ async fn read(lane: &Lane, link: &Link) {
         }
         let places = lane.table.reserve_for_read();
         if places == 0 {
+            // No read can show that all is well again, but the comparison above has.
+            lane.table.set_trouble(None);
             // The time-out is for prefetches and waiting suspects that change without a notice.
             let _ = tokio::time::timeout(BLOCK, lane.table.freed.notified()).await;
             continue;
         }
         match read_once(lane, link, places).await {
-            Pause::No => {
-                lane.table.set_trouble(None);
-                delays = pauses();
-            }
+            Pause::No => delays = pauses(),
             Pause::Yes(why) => trouble(lane, link, &mut delays, why).await,
         }
     }
@@ -101,9 +100,6 @@ async fn read_once(lane: &Lane, link: &Link, places: usize) -> Pause {
         Ok(replies) => replies.into_iter().next().unwrap_or(Value::Nil),
         Err(broken) => {
             lane.table.arrive(places, Vec::new());
-            if matches!(broken, Broken::After(_)) {
-                lane.table.lock().unseen = true;
-            }
             return Pause::Yes(broken.into_error().to_string());
         }
     };
@@ -114,6 +110,7 @@ async fn read_once(lane: &Lane, link: &Link, places: usize) -> Pause {
         }
         return Pause::Yes(refused(error).to_string());
     }
+    lane.table.set_trouble(None);
     let entries = read_reply(reply);
     if lane.table.lock().stopped {
         // Arrived after the last look of whoever stopped: nobody will take these.
@@ -157,6 +154,8 @@ async fn trouble(lane: &Lane, link: &Link, delays: &mut backon::ExponentialBacko
         tracing::warn!(queue = %lane.subscription.topology.queue, %why, "nothing can be received just now");
     }
     lane.table.set_trouble(Some(why));
+    // Whatever went wrong, the server may know more of what we hold than we do.
+    lane.table.lock().unseen = true;
     let delay = delays
         .next()
         .unwrap_or(BLOCK)
