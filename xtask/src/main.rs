@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod apt;
+mod bench;
 mod brokers;
 mod compose;
 mod interrupt;
@@ -22,6 +23,8 @@ Usage: cargo xtask <command>
         Example: cargo xtask test -- -p longshore-redis some_test -- --nocapture
   brokers
         Provides the same brokers, prints their URLs and runs until Ctrl-C.
+  bench [--broker amqp|redis|memory]… [--messages N] [--rounds N] [--mode consume|publish|latency]… [--only TEXT]…
+        Runs Longshore beside raw client loops that do the same work, in release mode, and prints a table.
 
 Brokers are taken from LONGSHORE_TEST_AMQP_URL and LONGSHORE_TEST_REDIS_URL where they are set, else from
 `docker compose` where an engine answers, else they are private processes from installed binaries, which
@@ -40,6 +43,7 @@ async fn main() -> ExitCode {
         ["test"] => test::run(&[]).await,
         ["test", "--", rest @ ..] => test::run(rest).await,
         ["brokers"] => brokers::run().await,
+        ["bench", rest @ ..] => bench::run(rest).await,
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
