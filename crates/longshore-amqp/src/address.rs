@@ -232,9 +232,8 @@ mod tests {
 
     #[test]
     fn hosts_vhost_and_credentials_are_read_and_decoded() {
-        let address = parsed(
-            "amqps://us%40er:p%3A%2Fw@rabbit-1,rabbit-2:5673,[::1]:1/my%2Fhost?heartbeat=9",
-        );
+        let address =
+            parsed("amqps://us%40er:p%3A%2Fw@rabbit-1,rabbit-2:5673,[::1]:1/my%2Fhost?heartbeat=9");
         assert!(address.tls);
         assert_eq!(address.credentials.user, "us@er");
         assert_eq!(address.credentials.password.0, "p:/w");
@@ -248,7 +247,11 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_rabbitmq() {
-        for text in ["amqp://localhost", "amqp://localhost/", "amqp://localhost/%2F"] {
+        for text in [
+            "amqp://localhost",
+            "amqp://localhost/",
+            "amqp://localhost/%2F",
+        ] {
             let address = parsed(text);
             assert_eq!(address.hosts[0].port, 5672);
             assert_eq!(address.vhost, "/");
@@ -269,8 +272,14 @@ mod tests {
             ("amqp://canary-u:canary-p@loc alhost", "host"),
             ("amqp://canary-u:canary-p@[::1", "host"),
             ("amqp://canary-u:canary-p@localhost/a/b", "%2F"),
-            ("amqp://canary-u:canary-p@localhost?tls_ca=/etc/x", "no option"),
-            ("amqp://canary-u:canary-p@localhost?heartbeat=0", "heartbeat"),
+            (
+                "amqp://canary-u:canary-p@localhost?tls_ca=/etc/x",
+                "no option",
+            ),
+            (
+                "amqp://canary-u:canary-p@localhost?heartbeat=0",
+                "heartbeat",
+            ),
             ("amqp://canary-u:canary-p@localhost#x", "%23"),
             ("amqp://canary-u:canary-p@broker.example", "amqps://"),
             ("amqp://canary-u:canary-p@localhost,10.0.0.1", "amqps://"),

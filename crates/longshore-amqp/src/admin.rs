@@ -1,37 +1,230 @@
-//! The operator's side.
+//! The operator's side: figures, and dead letters to read, send back and throw away.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use async_trait::async_trait;
-use longshore_core::{Admin, DeadLetter, Error, ErrorKind, Name, Result, Stats, Text};
+use lapin::types::{FieldTable, ShortString};
+use longshore_core::{
+    Admin, Clock, DeadLetter, Declare, Defect, Envelope, Error, ErrorKind, Limits, Name, Reason,
+    Result, Stats, Text,
+};
 
-use crate::{convert::ReplyRule, link::Link, publisher::Publisher, session::Dialer};
+use crate::{
+    convert::{Arrived, Native, ReplyRule, arrived, short},
+    copy::{obituary, restored},
+    dead_letters::{Found, Reader},
+    headers,
+    link::Link,
+    names,
+    publisher::{Letter, Publisher},
+    session::Dialer,
+    topology::declare_queue,
+};
 
 /// Figures and dead letters, as far as AMQP gives them.
-pub(crate) struct AmqpAdmin;
+pub(crate) struct AmqpAdmin {
+    pub(crate) dialer: Dialer,
+    pub(crate) publishing: Arc<Link>,
+    pub(crate) copies: Arc<Publisher>,
+    pub(crate) replies: ReplyRule,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Bodies listed at a time, together.
+const LISTED_BYTES: usize = 64 * 1024 * 1024;
 
 impl AmqpAdmin {
-    pub(crate) fn new(_: Dialer, _: Arc<Link>, _: Arc<Publisher>, _: ReplyRule) -> Self {
-        Self
+    fn read(&self, found: Found, marker: &str) -> (Text, Arrived) {
+        let now = self.clock.wall();
+        let read = arrived(found.properties, found.body, marker, &self.replies, now);
+        (found.id, read)
+    }
+
+    /// Sends one dead letter back to this queue; the answer is the broker's confirm.
+    async fn send_back(&self, queue: &Name, envelope: &Envelope) -> Result<()> {
+        let native = Native::of(envelope).filter(|native| native.blanked.is_none());
+        let native = native.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                "this dead letter is too large or too deeply nested to be read safely, so it cannot \
+                 be sent back unaltered; it can only be discarded",
+            )
+        })?;
+        let letter = Letter {
+            exchange: ShortString::default(),
+            routing_key: short("queue name", queue)?,
+            mandatory: true,
+            properties: restored(&native.properties, &self.dialer.address.credentials.user),
+            body: envelope.body.clone(),
+        };
+        let answer = self.copies.publish(vec![letter]).await.pop();
+        answer.unwrap_or_else(|| Err(crate::error::closed()))
+    }
+
+    /// Finds each of these dead letters and does something with it. What `done` allows is removed.
+    async fn each(&self, queue: &Name, ids: &[Text], send_back: bool) -> Vec<Result<()>> {
+        let mut reader = match Reader::open(&self.dialer, queue).await {
+            Ok(reader) => reader,
+            Err(error) => {
+                let again = |_| Err(Error::new(error.kind(), error.to_string()));
+                return ids.iter().map(again).collect();
+            }
+        };
+        let mut answers: Vec<Option<Result<()>>> = ids.iter().map(|_| None).collect();
+        let mut failed = None;
+        while answers.iter().any(Option::is_none) {
+            let found = match reader.next().await {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            };
+            let wanted = ids.iter().zip(answers.iter_mut());
+            let place = wanted
+                .filter(|(id, answer)| **id == found.id && answer.is_none())
+                .map(|(_, answer)| answer)
+                .next();
+            let Some(place) = place else { continue };
+            let tag = found.tag;
+            let (_, read) = self.read(found, reader.marker());
+            let mut answer = match send_back {
+                true => self.send_back(queue, &read.envelope).await,
+                false => Ok(()),
+            };
+            if answer.is_ok() {
+                answer = reader.remove(tag).await;
+            }
+            *place = Some(answer);
+        }
+        if let Err(error) = reader.close().await {
+            failed.get_or_insert(error);
+        }
+        let missing = || match &failed {
+            Some(error) => Error::new(error.kind(), error.to_string()),
+            None => Error::new(
+                ErrorKind::Stale,
+                "no such dead letter among the oldest 1,000",
+            ),
+        };
+        let answers = answers.into_iter();
+        answers
+            .map(|answer| answer.unwrap_or_else(|| Err(missing())))
+            .collect()
     }
 }
 
-fn later<T>() -> Result<T> {
-    Err(Error::new(ErrorKind::Unsupported, "not built yet"))
+/// A dead letter as an operator sees it.
+fn told(id: Text, read: Arrived) -> DeadLetter {
+    let native = Native::of(&read.envelope);
+    let none = Default::default();
+    let properties = native.as_ref().map_or(&none, |native| &native.properties);
+    let obituary = obituary(properties);
+    let (reason, detail) = match (obituary.reason, &read.defect) {
+        (Some(reason), _) => (reason, obituary.detail),
+        (None, Some(Defect { reason, detail })) => (reason.clone(), detail.clone()),
+        (None, None) => derived(
+            obituary.brokers.as_deref(),
+            &read.envelope,
+            properties.headers(),
+        ),
+    };
+    let mut letter = DeadLetter::new(id, read.envelope, reason);
+    letter.detail = detail;
+    letter.attempts = obituary.attempts;
+    letter.at = obituary
+        .at
+        .and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+    letter.redrivable = read.defect.is_none();
+    letter
+}
+
+/// Why the broker moved a message itself, from what it noted and what is seen.
+fn derived(
+    brokers: Option<&str>,
+    envelope: &Envelope,
+    table: &Option<FieldTable>,
+) -> (Reason, String) {
+    let limits = Limits::default();
+    match brokers {
+        Some("expired") => (Reason::Expired, "it expired in the queue".to_owned()),
+        Some("delivery_limit") => {
+            let detail = "the broker's limit of returns was reached";
+            (Reason::Crashed, detail.to_owned())
+        }
+        Some("rejected") | None => {
+            if let Err(defect) = limits.check(envelope) {
+                return (defect.reason, defect.detail);
+            }
+            let deep = table.as_ref().map_or(0, headers::depth) > limits.header_depth;
+            let detail = match deep {
+                true => "the headers are nested deeper than the limit",
+                false => "a worker refused it whole",
+            };
+            (Reason::Hostile, detail.to_owned())
+        }
+        Some(other) => {
+            let detail = format!("the broker moved it here: {other}");
+            (Reason::parse(other), detail)
+        }
+    }
 }
 
 #[async_trait]
 impl Admin for AmqpAdmin {
-    async fn stats(&self, _: &Name) -> Result<Stats> {
-        later()
+    async fn stats(&self, queue: &Name) -> Result<Stats> {
+        let session = self.publishing.session().await?;
+        let figures = async |name: &str| {
+            declare_queue(&session, name, FieldTable::default(), Declare::Verify).await
+        };
+        let lane = figures(queue).await?;
+        let quarantine = figures(&names::quarantine(queue)).await?;
+        let dead = figures(&names::dead(queue)).await?;
+        let mut stats = Stats::default();
+        stats.ready = lane.ready + quarantine.ready;
+        stats.dead = dead.ready;
+        stats.consumers = Some(lane.consumers);
+        Ok(stats)
     }
-    async fn dead_letters(&self, _: &Name, _: Option<&Text>, _: usize) -> Result<Vec<DeadLetter>> {
-        later()
+
+    async fn dead_letters(
+        &self,
+        queue: &Name,
+        after: Option<&Text>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>> {
+        let mut letters = Vec::new();
+        if limit == 0 {
+            return Ok(letters);
+        }
+        let mut reader = Reader::open(&self.dialer, queue).await?;
+        let mut passed = after.is_none();
+        let mut bytes = 0;
+        while letters.len() < limit && bytes < LISTED_BYTES {
+            let Some(found) = reader.next().await? else {
+                break;
+            };
+            if !passed {
+                passed = after == Some(&found.id);
+                continue;
+            }
+            let (id, read) = self.read(found, reader.marker());
+            bytes += read.envelope.body.len();
+            letters.push(told(id, read));
+        }
+        reader.close().await?;
+        Ok(letters)
     }
-    async fn redrive(&self, _: &Name, ids: &[Text]) -> Vec<Result<()>> {
-        ids.iter().map(|_| later()).collect()
+
+    async fn redrive(&self, queue: &Name, ids: &[Text]) -> Vec<Result<()>> {
+        self.each(queue, ids, true).await
     }
-    async fn discard(&self, _: &Name, ids: &[Text]) -> Vec<Result<()>> {
-        ids.iter().map(|_| later()).collect()
+
+    async fn discard(&self, queue: &Name, ids: &[Text]) -> Vec<Result<()>> {
+        self.each(queue, ids, false).await
     }
 }

@@ -18,8 +18,9 @@ use crate::headers;
 #[derive(Debug)]
 pub(crate) struct Native {
     pub(crate) properties: BasicProperties,
-    /// The guard put this in the place of what nobody may parse: there is nothing to copy.
-    pub(crate) blanked: bool,
+    /// Set where the guard put this in the place of what nobody may parse: the message's
+    /// fingerprint. There is nothing to copy.
+    pub(crate) blanked: Option<Text>,
 }
 
 impl Native {
@@ -67,8 +68,10 @@ pub(crate) fn arrived(
     let none = FieldTable::default();
     let table = properties.headers().as_ref().unwrap_or(&none);
     let defect = headers::text(table, marker).map(|told| {
-        let (reason, detail) = told.split_once('\n').unwrap_or((&told, ""));
-        Defect::new(Reason::parse(reason), detail)
+        let (reason, rest) = told.split_once('\n').unwrap_or((&told, ""));
+        let (print, detail) = rest.split_once('\n').unwrap_or((rest, ""));
+        let defect = Defect::new(Reason::parse(reason), detail);
+        (defect, Text::from(print))
     });
     let count = |name| headers::number(table, name);
     let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
@@ -76,7 +79,10 @@ pub(crate) fn arrived(
     let attempts = small(count(headers::ATTEMPTS).unwrap_or_default()).min(MOST_ATTEMPTS);
 
     let text = |property: &Option<ShortString>| -> Text {
-        property.as_ref().map(|p| p.as_str().into()).unwrap_or_default()
+        property
+            .as_ref()
+            .map(|p| p.as_str().into())
+            .unwrap_or_default()
     };
     let mut envelope = Envelope::default();
     envelope.id = text(properties.message_id());
@@ -102,14 +108,14 @@ pub(crate) fn arrived(
             .collect();
     }
     envelope.native = Some(Arc::new(Native {
-        blanked: defect.is_some(),
+        blanked: defect.as_ref().map(|(_, print)| print.clone()),
         properties,
     }));
     Arrived {
         envelope,
         attempts,
         returns: small(returns.unwrap_or_default()).min(MOST_ATTEMPTS),
-        defect,
+        defect: defect.map(|(defect, _)| defect),
     }
 }
 
@@ -117,11 +123,7 @@ pub(crate) fn arrived(
 const MOST_ATTEMPTS: u32 = 1_000_000;
 
 /// When a message expires: our header, else the plain property, counted from when we first see it.
-fn expiry(
-    properties: &BasicProperties,
-    table: &FieldTable,
-    now: SystemTime,
-) -> Option<SystemTime> {
+fn expiry(properties: &BasicProperties, table: &FieldTable, now: SystemTime) -> Option<SystemTime> {
     if let Some(ms) = headers::number(table, headers::EXPIRES_AT) {
         return time(Duration::from_millis(ms));
     }

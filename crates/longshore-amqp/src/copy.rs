@@ -88,7 +88,11 @@ pub(crate) fn fits(properties: &BasicProperties, frame_max: usize) -> Result<()>
 
 /// The longest prefix of at most this many bytes that is still text.
 fn cut(text: &str, longest: usize) -> &str {
-    text.get(..text.floor_char_boundary(longest)).unwrap_or(text)
+    let mut end = longest.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or(text)
 }
 
 /// The properties a dead letter had when it was first published.
@@ -119,7 +123,11 @@ pub(crate) fn restored(dead: &BasicProperties, user: &str) -> BasicProperties {
 
     let mut properties = same(dead);
     if field(MESSAGE_ID).is_none() {
-        properties = set(properties, dead.message_id(), BasicProperties::with_message_id);
+        properties = set(
+            properties,
+            dead.message_id(),
+            BasicProperties::with_message_id,
+        );
     }
     match field(DELIVERY_MODE) {
         Some(AMQPValue::Void) => {}
@@ -188,7 +196,7 @@ fn base(envelope: &Envelope) -> Result<(BasicProperties, FieldTable)> {
         let table = properties.headers().clone().unwrap_or_default();
         return Ok((properties, table));
     };
-    if native.blanked {
+    if native.blanked.is_some() {
         return Err(Error::new(
             ErrorKind::Invalid,
             "this message was never read; it can only be moved by the broker",
@@ -259,8 +267,14 @@ fn same(source: &BasicProperties) -> BasicProperties {
     type With = fn(BasicProperties, ShortString) -> BasicProperties;
     let texts: [(&Option<ShortString>, With); 7] = [
         (source.content_type(), BasicProperties::with_content_type),
-        (source.content_encoding(), BasicProperties::with_content_encoding),
-        (source.correlation_id(), BasicProperties::with_correlation_id),
+        (
+            source.content_encoding(),
+            BasicProperties::with_content_encoding,
+        ),
+        (
+            source.correlation_id(),
+            BasicProperties::with_correlation_id,
+        ),
         (source.reply_to(), BasicProperties::with_reply_to),
         (source.kind(), BasicProperties::with_type),
         (source.app_id(), BasicProperties::with_app_id),

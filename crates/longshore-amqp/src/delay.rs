@@ -42,7 +42,9 @@ fn level(level: u32) -> String {
 /// The delay in units, rounded up so that nothing is early.
 fn units(delay: Duration) -> u64 {
     let units = delay.as_micros().div_ceil(UNIT.as_micros());
-    let units = u64::try_from(units).unwrap_or(u64::MAX).min((1 << LEVELS) - 1);
+    let units = u64::try_from(units)
+        .unwrap_or(u64::MAX)
+        .min((1 << LEVELS) - 1);
     let drop = (u64::BITS - units.leading_zeros()).saturating_sub(BITS);
     let step = 1_u64 << drop;
     (units.div_ceil(step) * step).min((1 << LEVELS) - 1)
@@ -56,7 +58,11 @@ impl Ladder {
         let highest = units.checked_ilog2()?;
         let mut key = String::with_capacity(2 * LEVELS as usize + address.len());
         for level in (0..LEVELS).rev() {
-            key.push_str(if units & (1 << level) == 0 { "0." } else { "1." });
+            key.push_str(if units & (1 << level) == 0 {
+                "0."
+            } else {
+                "1."
+            });
         }
         key.push_str(address);
         Some((level(highest), key))

@@ -16,15 +16,14 @@ use tokio::{
 };
 
 use crate::{
-    convert::{Arrived, Native, ReplyRule, arrived, short},
-    copy::{again, fits},
+    convert::{Arrived, ReplyRule, arrived, short},
     error::told,
-    guard::FRAME_MAX,
-    held::{End, Held},
+    held::Held,
     intake::{Intake, Slot},
     link::{State, live},
-    publisher::{Letter, Publisher},
+    publisher::Publisher,
     session::{SETUP, Session},
+    suspects::{Diversion, is_suspect},
     topology::{answered, declare},
 };
 
@@ -168,7 +167,9 @@ impl Feed {
     async fn consume(&self, held: &Held, prefetch: u16) -> Result<Consumer> {
         let queue = self.queue();
         let doing = format!("consuming from \"{queue}\"");
-        let qos = held.channel.basic_qos(prefetch, BasicQosOptions { global: false });
+        let qos = held
+            .channel
+            .basic_qos(prefetch, BasicQosOptions { global: false });
         answered(&doing, queue, qos).await?;
         // A new tag each time: the old consumer's last deliveries must not be taken for its.
         let tag = ShortString::from(format!("longshore-{}-{}", held.scope, held.next()));
@@ -246,7 +247,10 @@ impl Feed {
             self.intake.drained(self.slot);
             return true;
         };
-        let cancelled = open.held.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        let cancelled = open
+            .held
+            .channel
+            .basic_cancel(consumer.tag(), BasicCancelOptions::default());
         match timeout(SETUP, cancelled).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
@@ -291,14 +295,26 @@ impl Feed {
         let deliveries = messages.into_iter().filter_map(|message| {
             let tag = message.delivery_tag;
             held.arrived(tag);
-            let arrived = arrived(message.properties, message.data, marker, &self.plan.replies, now);
-            if let Some(diversion) = self.divert(held, tag, &arrived) {
-                diversions.push(diversion);
+            let arrived = arrived(
+                message.properties,
+                message.data,
+                marker,
+                &self.plan.replies,
+                now,
+            );
+            if self.slot == Slot::Lane && is_suspect(&self.plan, &arrived) {
+                let diversion = Diversion {
+                    plan: self.plan.clone(),
+                    copies: self.copies.clone(),
+                    link: self.link.clone(),
+                };
+                diversions.push(diversion.start(held.clone(), tag, &arrived));
                 return None;
             }
             Some(self.delivery(held, tag, arrived))
         });
-        self.intake.push(held, deliveries.collect::<Vec<_>>().into_iter());
+        self.intake
+            .push(held, deliveries.collect::<Vec<_>>().into_iter());
     }
 
     fn delivery(&self, held: &Held, tag: u64, arrived: Arrived) -> Delivery {
@@ -317,51 +333,6 @@ impl Feed {
             suspect: false,
             defect: defect.map(Box::new),
         }
-    }
-
-    /// A message that came back too often without a word goes to the quarantine, where it has a
-    /// consumer to itself; nobody else is in the buffer when it kills the process again.
-    fn divert(&self, held: &Arc<Held>, tag: u64, arrived: &Arrived) -> Option<BoxFuture<'static, ()>> {
-        let plan = &self.plan;
-        let suspect = plan.suspect_returns > 0 && arrived.returns >= plan.suspect_returns;
-        let blanked = Native::of(&arrived.envelope).is_some_and(|native| native.blanked);
-        if self.slot != Slot::Lane || !suspect || blanked {
-            return None;
-        }
-        let used = arrived.attempts.saturating_add(arrived.returns);
-        let properties = again(&arrived.envelope, used).ok()?;
-        fits(&properties, FRAME_MAX).ok()?;
-        let letter = Letter {
-            exchange: ShortString::default(),
-            routing_key: short("queue name", &plan.quarantine).ok()?,
-            mandatory: true,
-            properties,
-            body: arrived.envelope.body.clone(),
-        };
-        let (copies, held, plan) = (self.copies.clone(), held.clone(), plan.clone());
-        let mut link = self.link.clone();
-        Some(
-            async move {
-                let mut wait = SHORTEST;
-                while held.is_live() {
-                    let answer = copies.publish(vec![letter.clone()]).await.pop();
-                    let Some(Err(error)) = answer else { break };
-                    let queue = &plan.quarantine;
-                    tracing::warn!(queue, %error, "a suspect cannot be moved yet");
-                    if error.kind() == ErrorKind::NoSuchQueue
-                        && let Ok(session) = live(&mut link, SETUP).await
-                    {
-                        let _ = declare(&session, &plan.topology, plan.declare).await;
-                    }
-                    sleep(wait).await;
-                    wait = (wait * 2).min(LONGEST);
-                }
-                if held.begin(tag).is_ok() {
-                    let _ = held.end(&[tag], End::Acknowledge).await;
-                }
-            }
-            .boxed(),
-        )
     }
 }
 

@@ -37,12 +37,12 @@ use tokio::{
     sync::Notify,
 };
 
+use self::{filter::Filter, login::Login};
 pub(crate) use self::{
     frame::{MAX as FRAME_MAX, Server},
     login::{Credentials, PLACEHOLDER, Secret},
     returns::{Key as ReturnKey, Returns},
 };
-use self::{filter::Filter, login::Login};
 
 /// What the guard of one connection and the rest of the crate tell each other.
 #[derive(Debug)]

@@ -130,6 +130,31 @@ fn show(value: &AMQPValue, into: &mut String) {
     };
 }
 
+/// How deep a table nests; itself is 1. Recursion is bounded by the guard's depth limit.
+pub(crate) fn depth(table: &FieldTable) -> usize {
+    1 + table
+        .inner()
+        .values()
+        .map(value_depth)
+        .max()
+        .unwrap_or_default()
+}
+
+fn value_depth(value: &AMQPValue) -> usize {
+    match value {
+        AMQPValue::FieldTable(table) => depth(table),
+        AMQPValue::FieldArray(items) => {
+            1 + items
+                .as_slice()
+                .iter()
+                .map(value_depth)
+                .max()
+                .unwrap_or_default()
+        }
+        _ => 0,
+    }
+}
+
 /// How many octets a table takes on the wire, its own length included.
 pub(crate) fn table_size(table: &FieldTable) -> usize {
     let entries = table.inner().iter();
@@ -150,9 +175,7 @@ fn value_size(value: &AMQPValue) -> usize {
         AMQPValue::ShortString(text) => 1 + text.as_str().len(),
         AMQPValue::LongString(text) => 4 + text.len(),
         AMQPValue::ByteArray(octets) => 4 + octets.len(),
-        AMQPValue::FieldArray(items) => {
-            4 + items.as_slice().iter().map(value_size).sum::<usize>()
-        }
+        AMQPValue::FieldArray(items) => 4 + items.as_slice().iter().map(value_size).sum::<usize>(),
         AMQPValue::FieldTable(table) => table_size(table),
     }
 }
@@ -197,6 +220,9 @@ mod tests {
             br#"[true,{"n":-3},"a\"b"]"#
         );
         assert_eq!(readable(&AMQPValue::LongString(vec![255].into())), [255]);
-        assert_eq!(readable(&AMQPValue::ShortString(ShortString::from("s"))), b"\"s\"");
+        assert_eq!(
+            readable(&AMQPValue::ShortString(ShortString::from("s"))),
+            b"\"s\""
+        );
     }
 }

@@ -233,9 +233,9 @@ impl Held {
             held.unsettled -= 1;
             let channel = self.channel.clone();
             let options = BasicRejectOptions { requeue };
-            written.extend(queued(async move {
-                channel.basic_reject(tag, options).await
-            }));
+            written.extend(queued(
+                async move { channel.basic_reject(tag, options).await },
+            ));
         }
         held.shorten();
     }

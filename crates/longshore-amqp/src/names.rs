@@ -2,9 +2,6 @@
 
 use longshore_core::{Error, ErrorKind, Part, Result, Topology};
 
-/// The longest routing key and queue name of AMQP 0-9-1.
-pub(crate) const LONGEST: usize = 255;
-
 /// The physical queue of a part.
 ///
 /// # Errors

@@ -97,9 +97,7 @@ impl Settler for AmqpSettler {
             });
             match (begun, &settlement.verdict) {
                 (Ok(held), Verdict::Complete) => {
-                    let (_, group) = done
-                        .entry(held.scope)
-                        .or_insert_with(|| (held, Vec::new()));
+                    let (_, group) = done.entry(held.scope).or_insert_with(|| (held, Vec::new()));
                     group.push((index, settlement));
                 }
                 (Ok(held), _) => moves.push(Move {
@@ -120,7 +118,10 @@ impl Settler for AmqpSettler {
         let moving = (!moves.is_empty()).then(|| {
             let inner = self.0.clone();
             let indices: Vec<usize> = moves.iter().map(|m| m.index).collect();
-            (indices, tokio::spawn(async move { inner.move_all(moves).await }))
+            (
+                indices,
+                tokio::spawn(async move { inner.move_all(moves).await }),
+            )
         });
         for (written, group) in acknowledged {
             let result = written.await;
@@ -152,7 +153,10 @@ impl Settler for AmqpSettler {
                 }
             }
         }
-        answers.into_iter().map(|answer| answer.unwrap_or(Ok(()))).collect()
+        answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or(Ok(())))
+            .collect()
     }
 }
 
@@ -178,9 +182,7 @@ enum Way {
 impl Inner {
     async fn move_all(&self, moves: Vec<Move>) -> Vec<(usize, Answer)> {
         let mut answers = Vec::with_capacity(moves.len());
-        let delayed = |m: &Move| {
-            matches!(&m.settlement.verdict, Verdict::Retry { after } if !after.is_zero())
-        };
+        let delayed = |m: &Move| matches!(&m.settlement.verdict, Verdict::Retry { after } if !after.is_zero());
         let ladder = match moves.iter().any(delayed) {
             true => self.prepared.ladder().await,
             false => Ok(()),
@@ -229,7 +231,9 @@ impl Inner {
         if self.plan.declare == Declare::Create
             && answers.iter().any(|a| a.as_ref().is_err_and(is_missing))
             && let Ok(session) = self.publishing.session().await
-            && declare(&session, &self.plan.topology, Declare::Create).await.is_ok()
+            && declare(&session, &self.plan.topology, Declare::Create)
+                .await
+                .is_ok()
         {
             for (answer, letter) in answers.iter_mut().zip(again) {
                 if answer.as_ref().is_err_and(is_missing)
@@ -257,7 +261,7 @@ impl Inner {
             true => &self.plan.quarantine,
             false => &self.plan.lane,
         };
-        let blanked = Native::of(envelope).is_some_and(|native| native.blanked);
+        let blanked = Native::of(envelope).is_some_and(|native| native.blanked.is_some());
         let direct = |to: &str, properties| -> Result<Way> {
             let to = short("queue name", to)?;
             let letter = letter(ShortString::default(), to, properties, envelope);

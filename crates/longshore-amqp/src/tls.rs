@@ -24,8 +24,9 @@ impl Tls {
             Some(pem) => {
                 let invalid = |why| Error::new(ErrorKind::Invalid, why);
                 for certificate in CertificateDer::pem_slice_iter(pem) {
-                    let certificate = certificate
-                        .map_err(|e| invalid("the certificate authorities are no PEM").because(e))?;
+                    let certificate = certificate.map_err(|e| {
+                        invalid("the certificate authorities are no PEM").because(e)
+                    })?;
                     roots.add(certificate).map_err(|e| {
                         invalid("a certificate authority cannot be read").because(e)
                     })?;
@@ -57,7 +58,11 @@ impl Tls {
     }
 
     /// The name verified is the one the operator configured, never one the server says.
-    pub(crate) async fn wrap(&self, host: &str, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn wrap(
+        &self,
+        host: &str,
+        tcp: TcpStream,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "not a host name"))?;
         self.0.connect(name, tcp).await

@@ -83,7 +83,7 @@ pub(crate) async fn declare_queue(
     name: &str,
     arguments: FieldTable,
     mode: Declare,
-) -> Result<()> {
+) -> Result<Figures> {
     let options = QueueDeclareOptions {
         durable: true,
         passive: mode == Declare::Verify,
@@ -91,8 +91,22 @@ pub(crate) async fn declare_queue(
     };
     let channel = session.channel().await?;
     let declared = channel.queue_declare(short("queue name", name)?, options, arguments);
-    let doing = format!("declaring the queue \"{name}\"");
-    answered(&doing, name, declared).await.map(drop)
+    let doing = match mode {
+        Declare::Create => format!("declaring the queue \"{name}\""),
+        Declare::Verify => format!("looking for the queue \"{name}\""),
+    };
+    let queue = answered(&doing, name, declared).await?;
+    Ok(Figures {
+        ready: queue.message_count().into(),
+        consumers: queue.consumer_count().into(),
+    })
+}
+
+/// What the broker tells of a queue when that is declared.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    pub(crate) ready: u64,
+    pub(crate) consumers: u64,
 }
 
 async fn declare_topic(session: &Session, topic: &str) -> Result<()> {
@@ -128,7 +142,12 @@ pub(crate) async fn verify_topic(session: &Session, topic: &str) -> Result<()> {
     let name = short("topic", topic)?;
     let declared =
         channel.exchange_declare(name, ExchangeKind::Topic, options, FieldTable::default());
-    answered(&format!("looking for the topic \"{topic}\""), topic, declared).await
+    answered(
+        &format!("looking for the topic \"{topic}\""),
+        topic,
+        declared,
+    )
+    .await
 }
 
 pub(crate) async fn bind(session: &Session, queue: &str, exchange: &str, key: &str) -> Result<()> {
@@ -149,7 +168,12 @@ pub(crate) async fn bind_on(
         QueueBindOptions::default(),
         FieldTable::default(),
     );
-    answered(&format!("binding \"{queue}\" to \"{exchange}\""), queue, bound).await
+    answered(
+        &format!("binding \"{queue}\" to \"{exchange}\""),
+        queue,
+        bound,
+    )
+    .await
 }
 
 /// Waits for an answer and tells a refusal in words.

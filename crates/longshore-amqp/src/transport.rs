@@ -11,8 +11,9 @@ use std::{
 
 use async_trait::async_trait;
 use longshore_core::{
-    Admin, Capabilities, Clock, ConnectOptions, Declare, Destination, Envelope, Error, ErrorKind, Limits, Outgoing, Part,
-    Published, Result, Subscribed, Subscription, Topology, Transport, partition_of,
+    Admin, Capabilities, Clock, ConnectOptions, Declare, Destination, Envelope, Error, ErrorKind,
+    Limits, Outgoing, Part, Published, Result, Subscribed, Subscription, Topology, Transport,
+    partition_of,
 };
 
 use crate::{
@@ -92,7 +93,13 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
         capabilities: capabilities(&server, options.consumer_timeout),
         publisher: Publisher::start(&publishing, confirm),
         prepared: Arc::new(Prepared::new(publishing.clone())),
-        admin: AmqpAdmin::new(dialer, publishing.clone(), copies.clone(), replies.clone()),
+        admin: AmqpAdmin {
+            dialer,
+            publishing: publishing.clone(),
+            copies: copies.clone(),
+            replies: replies.clone(),
+            clock: options.clock.clone(),
+        },
         copies,
         publishing,
         consuming,
@@ -200,7 +207,10 @@ impl AmqpTransport {
 /// the highest to the lowest, so that queues can bind to a lane or to a partition.
 fn topic_key(envelope: &Envelope) -> String {
     let lane = envelope.priority.as_deref().unwrap_or("normal");
-    let partition = envelope.key.as_ref().map_or(0, |key| partition_of(key, 256));
+    let partition = envelope
+        .key
+        .as_ref()
+        .map_or(0, |key| partition_of(key, 256));
     let mut routing_key = lane.to_owned();
     for bit in (0..8).rev() {
         let set = partition >> bit & 1 == 1;
@@ -251,7 +261,10 @@ impl Transport for AmqpTransport {
             }
         }
         let unanswered = || Err(closed());
-        answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+        answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or_else(unanswered))
+            .collect()
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed> {

@@ -21,7 +21,10 @@ fn everything() -> BasicProperties {
         ("f32", AMQPValue::Float(1.5)),
         ("f64", AMQPValue::Double(2.5)),
         ("text", long("text")),
-        ("octets", AMQPValue::ByteArray(ByteArray::from(vec![0, 255]))),
+        (
+            "octets",
+            AMQPValue::ByteArray(ByteArray::from(vec![0, 255])),
+        ),
         ("time", AMQPValue::Timestamp(1)),
         ("void", AMQPValue::Void),
         ("table", AMQPValue::FieldTable(inner.clone())),
@@ -88,7 +91,10 @@ fn a_foreign_user_is_told_and_not_impersonated() {
     let back = restored(&dead, "somebody-else");
     assert_eq!(*back.user_id(), None);
     let table = back.headers().clone().expect("headers");
-    assert_eq!(headers::text(&table, headers::USER_ID).as_deref(), Some("me"));
+    assert_eq!(
+        headers::text(&table, headers::USER_ID).as_deref(),
+        Some("me")
+    );
 }
 
 #[test]
@@ -106,7 +112,13 @@ fn a_bare_message_is_bare_again_after_redrive() {
 #[test]
 fn what_the_broker_wrote_is_never_copied() {
     let mut table = FieldTable::default();
-    for name in ["x-death", "x-first-death-queue", "x-delivery-count", "CC", "longshore-forged"] {
+    for name in [
+        "x-death",
+        "x-first-death-queue",
+        "x-delivery-count",
+        "CC",
+        "longshore-forged",
+    ] {
         table.insert(name.into(), long("x"));
     }
     table.insert("mine".into(), long("y"));

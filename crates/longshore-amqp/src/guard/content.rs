@@ -1,5 +1,7 @@
 //! Judges the content header of a message before lapin may parse it.
 
+use std::collections::BTreeSet;
+
 use longshore_core::{Defect, Limits, Reason};
 
 use super::table::{Entry, Malformed, Reader, walk};
@@ -28,10 +30,7 @@ pub(super) fn body_size(payload: &[u8]) -> Option<u64> {
 ///
 /// # Errors
 /// The defect to tell instead of the message.
-pub(super) fn judge<'a>(
-    payload: &'a [u8],
-    limits: &Limits,
-) -> Result<Content<'a>, Defect> {
+pub(super) fn judge<'a>(payload: &'a [u8], limits: &Limits) -> Result<Content<'a>, Defect> {
     let hostile = |detail: &str| Defect::new(Reason::Hostile, detail);
     let malformed = |why| {
         hostile(match why {
@@ -42,18 +41,20 @@ pub(super) fn judge<'a>(
         })
     };
     let mut weight = Weight::default();
-    let content = read(payload, limits.header_depth, &mut weight).map_err(malformed)?;
+    let content =
+        read(payload, limits.header_depth, |entry| weight.add(entry)).map_err(malformed)?;
     if content.body > limits.body as u64 {
         return Err(Defect::too_large(content.body, limits.body));
     }
-    if weight.count > limits.headers || weight.ours_count > OURS_COUNT {
+    if weight.count > limits.headers || weight.ours_count > OURS_COUNT.max(limits.headers) {
         let may = limits.headers;
         return Err(hostile(&format!(
             "{} headers, the limit is {may}",
             weight.count.max(weight.ours_count)
         )));
     }
-    if weight.bytes > limits.header_bytes || weight.ours_bytes > OURS_BYTES {
+    if weight.bytes > limits.header_bytes || weight.ours_bytes > OURS_BYTES.max(limits.header_bytes)
+    {
         let may = limits.header_bytes;
         return Err(hostile(&format!(
             "{} bytes of headers, the limit is {may}",
@@ -73,7 +74,7 @@ struct Weight<'a> {
     bytes: usize,
     ours_count: usize,
     ours_bytes: usize,
-    names: Vec<&'a str>,
+    names: BTreeSet<&'a str>,
     twice: bool,
 }
 
@@ -87,12 +88,8 @@ impl<'a> Weight<'a> {
             self.count += 1;
             self.bytes += bytes;
         }
-        // lapin keeps one of two equal names: a copy would not be the message any more. Names
-        // beyond the counts are not compared, the counts refuse them.
-        if self.names.len() <= 2 * OURS_COUNT {
-            self.twice |= self.names.contains(&entry.name);
-            self.names.push(entry.name);
-        }
+        // lapin keeps one of two equal names: a copy would not be the message any more.
+        self.twice |= !self.names.insert(entry.name);
     }
 }
 
@@ -100,7 +97,7 @@ impl<'a> Weight<'a> {
 fn read<'a>(
     payload: &'a [u8],
     depth: usize,
-    weight: &mut Weight<'a>,
+    mut visit: impl FnMut(Entry<'a>),
 ) -> Result<Content<'a>, Malformed> {
     let mut reader = Reader::new(payload);
     reader.u32()?;
@@ -118,7 +115,7 @@ fn read<'a>(
             continue;
         }
         match bit {
-            13 => walk(&mut reader, depth, |entry| weight.add(entry))?,
+            13 => walk(&mut reader, depth, &mut visit)?,
             12 | 11 => drop(reader.u8()?),
             6 => drop(reader.u64()?),
             7 => content.message_id = reader.short_text()?.as_bytes(),
@@ -131,10 +128,55 @@ fn read<'a>(
     }
 }
 
+/// Tells one unreadable message from another, the same at every delivery where that is possible:
+/// the 64-bit FNV-1a hash of its content header without what the broker counts there.
+pub(super) fn fingerprint(payload: &[u8]) -> u64 {
+    let mut hash = Fnv::default();
+    let read = read(payload, usize::MAX, |entry| {
+        if !matches!(entry.name, "x-delivery-count" | "x-acquired-count") {
+            hash.add(entry.name.as_bytes());
+            hash.add(entry.value);
+        }
+    });
+    match read {
+        Ok(content) => {
+            hash.add(&content.body.to_be_bytes());
+            hash.add(content.message_id);
+        }
+        Err(_) => {
+            hash = Fnv::default();
+            hash.add(payload);
+        }
+    }
+    hash.0
+}
+
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn add(&mut self, octets: &[u8]) {
+        for octet in octets {
+            self.0 = (self.0 ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
 /// A content header frame that stands for a message nobody may parse: no body, and one header
-/// named `marker` that tells the defect.
-pub(super) fn blank_frame(channel: u16, marker: &str, defect: &Defect) -> Vec<u8> {
-    let told = format!("{}\n{}", defect.reason.as_str(), defect.detail);
+/// named `marker` that tells the defect and the message's fingerprint.
+pub(super) fn blank_frame(
+    channel: u16,
+    marker: &str,
+    defect: &Defect,
+    fingerprint: u64,
+) -> Vec<u8> {
+    let (reason, detail) = (defect.reason.as_str(), &defect.detail);
+    let told = format!("{reason}\n{fingerprint:016x}\n{detail}");
     let mut table = Vec::with_capacity(64 + told.len());
     table.push(u8::try_from(marker.len()).unwrap_or(u8::MAX));
     table.extend(marker.bytes().take(usize::from(u8::MAX)));
@@ -254,19 +296,26 @@ mod tests {
         many.push(("x-death", &death));
         many.push(("longshore-dead-detail", &death));
         assert_eq!(verdict(&header(1, 1 << 13, &table(&many))), None);
-        let bomb = vec![b'd'; 25 * 1024];
+        let bomb = vec![b'd'; 33 * 1024];
         let abused = table(&[("longshore-x", &bomb)]);
         assert_eq!(verdict(&header(1, 1 << 13, &abused)), Some(Reason::Hostile));
     }
 
     #[test]
+    fn a_fingerprint_ignores_what_the_broker_counts_and_nothing_else() {
+        let with = |entries: &[(&str, &[u8])]| fingerprint(&header(9, 1 << 13, &table(entries)));
+        let one = with(&[("a", b"1")]);
+        assert_eq!(one, with(&[("a", b"1"), ("x-delivery-count", b"7")]));
+        assert_ne!(one, with(&[("a", b"2")]));
+        assert_ne!(one, with(&[("b", b"1")]));
+        assert_ne!(fingerprint(b"cut"), fingerprint(b"shorter"));
+    }
+
+    #[test]
     fn a_blank_frame_is_itself_acceptable() {
-        let frame = blank_frame(3, "longshore-defect-1", &Defect::too_large(9, 4));
+        let frame = blank_frame(3, "longshore-defect-1", &Defect::too_large(9, 4), 7);
         let payload = &frame[7..frame.len() - 1];
-        assert_eq!(
-            judge(payload, &limits(0)),
-            Ok(Content::default())
-        );
+        assert_eq!(judge(payload, &limits(0)), Ok(Content::default()));
         assert_eq!(frame[3..7], (payload.len() as u32).to_be_bytes());
     }
 }

@@ -6,7 +6,7 @@ use longshore_core::{Defect, Limits, Reason};
 
 use super::{
     Watch,
-    content::{blank_frame, body_size, judge},
+    content::{blank_frame, body_size, fingerprint, judge},
     frame::{
         BASIC_DELIVER, BASIC_GET_OK, BASIC_RETURN, BODY, CONNECTION_START, END, HEADER, HEARTBEAT,
         MAX, METHOD, mend_texts, method, returned, server,
@@ -99,7 +99,9 @@ impl Filter {
                     self.payload.extend_from_slice(taken);
                     input = rest;
                     self.stage = match left - taken.len() {
-                        0 => Stage::End { pass: self.decide(out)? },
+                        0 => Stage::End {
+                            pass: self.decide(out)?,
+                        },
                         left => Stage::Collect { left },
                     };
                 }
@@ -233,9 +235,7 @@ impl Filter {
                 self.skip_body(channel, body);
                 return Ok(false);
             }
-            Some(Message::Delivered) => {
-                judge(&self.payload, &self.watch.limits(channel)).map(drop)
-            }
+            Some(Message::Delivered) => judge(&self.payload, &self.watch.limits(channel)).map(drop),
             Some(Message::Swallow { .. }) | None => Err(Defect::new(
                 Reason::Hostile,
                 "a content header that no delivery announced",
@@ -248,7 +248,8 @@ impl Filter {
                 Ok(true)
             }
             Err(defect) => {
-                out.extend(blank_frame(channel, self.watch.marker(), &defect));
+                let print = fingerprint(&self.payload);
+                out.extend(blank_frame(channel, self.watch.marker(), &defect, print));
                 self.skip_body(channel, body);
                 Ok(false)
             }

@@ -76,7 +76,9 @@ impl Login {
         let length = length.unwrap_or_default() as usize;
         let whole = 7 + length + 1;
         if whole > LONGEST {
-            return Err(io::Error::other("the login frame is larger than any can be"));
+            return Err(io::Error::other(
+                "the login frame is larger than any can be",
+            ));
         }
         if self.held.len() < whole {
             return Ok((out, false));
@@ -172,6 +174,9 @@ mod tests {
     #[test]
     fn neither_part_of_the_credentials_is_shown() {
         let shown = format!("{:?}", login());
-        assert!(!shown.contains("canary") && !shown.contains("me\""), "{shown}");
+        assert!(
+            !shown.contains("canary") && !shown.contains("me\""),
+            "{shown}"
+        );
     }
 }

@@ -231,7 +231,10 @@ mod tests {
         assert_eq!(names(&long(&table), 2).map(|n| n.len()), Ok(18));
         let short = &long(&table)[..table.len()];
         assert_eq!(names(short, 2), Err(Malformed::Length));
-        assert_eq!(names(&long(&entry("z", b'z', &[])), 2), Err(Malformed::Type));
+        assert_eq!(
+            names(&long(&entry("z", b'z', &[])), 2),
+            Err(Malformed::Type)
+        );
         assert_eq!(
             names(&long(&[1, 0xff, b'V']), 2),
             Err(Malformed::Text),

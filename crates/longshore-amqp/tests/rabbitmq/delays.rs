@@ -52,7 +52,10 @@ async fn random_delays_are_never_early_and_late_by_little() {
     }
     lateness.sort();
     let p99 = lateness[lateness.len() * 99 / 100];
-    eprintln!("ladder {ladder:?}, confirmed {confirmed:?}, p50 {:?}, p99 {p99:?}", lateness[150]);
+    eprintln!(
+        "ladder {ladder:?}, confirmed {confirmed:?}, p50 {:?}, p99 {p99:?}",
+        lateness[150]
+    );
     assert!(p99 < confirmed + Duration::from_millis(250 + 41), "{p99:?}");
 }
 
@@ -86,6 +89,9 @@ async fn a_delay_to_no_queue_or_of_centuries_is_refused() {
     let name = Name::new(format!("{}-nowhere", rig.queue())).expect("a name");
     nowhere.to = longshore_core::Destination::Queue(name, longshore_core::Part::Lane(0));
     let answers = rig.transport.publish(vec![far, nowhere]).await;
-    let kinds: Vec<_> = answers.into_iter().map(|a| a.expect_err("refused").kind()).collect();
+    let kinds: Vec<_> = answers
+        .into_iter()
+        .map(|a| a.expect_err("refused").kind())
+        .collect();
     assert_eq!(kinds, [ErrorKind::Unsupported, ErrorKind::NoSuchQueue]);
 }

@@ -22,7 +22,8 @@ async fn tables_nested_20_000_deep_are_set_aside_and_the_consumer_lives() {
     let mut taker = rig.subscribe().await;
     let mut raw = Raw::connect(&rig.url).await;
     for levels in [9, 20_000, 10_000] {
-        raw.publish_with_table(rig.queue(), &nested(levels), b"bomb").await;
+        raw.publish_with_table(rig.queue(), &nested(levels), b"bomb")
+            .await;
     }
     rig.publish(["good"]).await;
     for _ in 0..3 {
@@ -44,8 +45,10 @@ async fn names_that_are_no_text_do_not_end_the_connection() {
     let mut taker = rig.subscribe().await;
     let mut raw = Raw::connect(&rig.url).await;
     // A message id, a header's name.
-    raw.publish("", rig.queue().as_bytes(), 1 << 7, &[2, 0xff, 0xfe], b"x").await;
-    raw.publish_with_table(rig.queue(), &[1, 0xff, b'V'], b"x").await;
+    raw.publish("", rig.queue().as_bytes(), 1 << 7, &[2, 0xff, 0xfe], b"x")
+        .await;
+    raw.publish_with_table(rig.queue(), &[1, 0xff, b'V'], b"x")
+        .await;
     rig.publish(["good"]).await;
     for _ in 0..2 {
         let delivery = taker.one().await;
@@ -73,7 +76,8 @@ async fn a_body_over_the_limit_is_never_held_and_the_next_one_arrives() {
     subscription.limits.body = 1000;
     let mut taker = rig.subscribe_as(subscription).await;
     let mut raw = Raw::connect(&rig.url).await;
-    raw.publish("", rig.queue().as_bytes(), 0, &[], &vec![b'x'; 20_000_000]).await;
+    raw.publish("", rig.queue().as_bytes(), 0, &[], &vec![b'x'; 20_000_000])
+        .await;
     rig.publish([&"y".repeat(1000)]).await;
     let delivery = taker.one().await;
     let defect = delivery.defect.as_ref().expect("a defect");

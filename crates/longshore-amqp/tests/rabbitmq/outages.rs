@@ -31,7 +31,11 @@ async fn after_a_reset_the_lock_is_reported_lost_and_the_message_comes_again() {
     let refused = taker.settle_one(stale).await.expect_err("a lost lock");
     assert_eq!(refused.error.kind(), ErrorKind::Stale);
     let again = taker.one().await;
-    assert!(from.elapsed() < Duration::from_secs(2), "{:?}", from.elapsed());
+    assert!(
+        from.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        from.elapsed()
+    );
     assert_eq!((body(&again), again.attempt), ("x", 2));
     assert_ne!(again.receipt, held.receipt);
     taker.complete(vec![again]).await;
@@ -51,7 +55,11 @@ async fn a_half_open_connection_is_given_up_after_two_heartbeats() {
     proxy.set_both(longshore_testing::proxy::Flow::Freeze);
     let from = Instant::now();
     assert_eq!(taker.lost().await, [held.receipt]);
-    assert!(from.elapsed() < Duration::from_secs(5), "{:?}", from.elapsed());
+    assert!(
+        from.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        from.elapsed()
+    );
     proxy.pass().await.expect("passing again");
     assert_eq!(body(&taker.one().await), "x");
 }
@@ -64,11 +72,19 @@ async fn a_killed_broker_comes_back_and_nothing_confirmed_is_lost() {
     rig.publish((0..50).map(|n| n.to_string())).await;
     let mut delayed = rig.outgoing(message("delayed"));
     delayed.delay = Duration::from_secs(3);
-    rig.transport.publish(vec![delayed]).await.pop().expect("one").expect("a confirm");
+    rig.transport
+        .publish(vec![delayed])
+        .await
+        .pop()
+        .expect("one")
+        .expect("a confirm");
     let held = taker.exactly(50).await;
     broker.kill().await.expect("dead");
     assert_eq!(taker.lost().await.len(), 50);
-    let mut during = rig.transport.publish(vec![rig.outgoing(message("down"))]).await;
+    let mut during = rig
+        .transport
+        .publish(vec![rig.outgoing(message("down"))])
+        .await;
     let error = during.pop().expect("an answer").expect_err("no broker");
     assert!(error.is_transient(), "{error}");
     broker.start_again().await.expect("a broker again");
@@ -102,10 +118,16 @@ async fn while_the_broker_is_short_of_memory_publishing_is_refused_and_completin
     watermark("0.00001").await;
     // The broker tells a connection that it is blocked when that publishes; the first one is lost
     // between the two.
-    let mut batch = rig.transport.publish(vec![rig.outgoing(message("first"))]).await;
+    let mut batch = rig
+        .transport
+        .publish(vec![rig.outgoing(message("first"))])
+        .await;
     let first = batch.pop().expect("an answer").expect_err("blocked");
     assert_eq!(first.kind(), ErrorKind::Unknown);
-    let mut batch = rig.transport.publish(vec![rig.outgoing(message("second"))]).await;
+    let mut batch = rig
+        .transport
+        .publish(vec![rig.outgoing(message("second"))])
+        .await;
     let second = batch.pop().expect("an answer").expect_err("blocked");
     assert_eq!(second.kind(), ErrorKind::Full, "{second}");
     taker.complete(held).await;
@@ -130,13 +152,22 @@ async fn a_deleted_queue_is_declared_again_and_consumed() {
     let mut taker = rig.subscribe().await;
     rig.publish(["x"]).await;
     let held = taker.one().await;
-    for name in [rig.queue().to_string(), format!("{}.quarantine", rig.queue())] {
-        broker.rabbitmqctl(&["delete_queue", &name]).await.expect("deleted");
+    for name in [
+        rig.queue().to_string(),
+        format!("{}.quarantine", rig.queue()),
+    ] {
+        broker
+            .rabbitmqctl(&["delete_queue", &name])
+            .await
+            .expect("deleted");
     }
     assert_eq!(taker.lost().await, [held.receipt]);
     let from = Instant::now();
     loop {
-        let mut answers = rig.transport.publish(vec![rig.outgoing(message("y"))]).await;
+        let mut answers = rig
+            .transport
+            .publish(vec![rig.outgoing(message("y"))])
+            .await;
         match answers.pop().expect("an answer") {
             Ok(_) => break,
             Err(error) => assert_eq!(error.kind(), ErrorKind::NoSuchQueue),
@@ -148,6 +179,11 @@ async fn a_deleted_queue_is_declared_again_and_consumed() {
     // The ladder finds the new queue too.
     let mut delayed = rig.outgoing(message("z"));
     delayed.delay = Duration::from_millis(300);
-    rig.transport.publish(vec![delayed]).await.pop().expect("one").expect("a confirm");
+    rig.transport
+        .publish(vec![delayed])
+        .await
+        .pop()
+        .expect("one")
+        .expect("a confirm");
     assert_eq!(body(&taker.one().await), "z");
 }

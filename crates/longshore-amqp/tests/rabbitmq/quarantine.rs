@@ -39,7 +39,9 @@ async fn a_message_that_came_back_twice_goes_through_the_quarantine_alone() {
     assert_eq!((body(&poison), poison.attempt), (name.as_str(), 5));
     let reason = Reason::Crashed;
     let detail = String::new();
-    taker.settle(poison, Verdict::DeadLetter { reason, detail }).await;
+    taker
+        .settle(poison, Verdict::DeadLetter { reason, detail })
+        .await;
     taker.nothing().await;
 }
 

@@ -74,7 +74,8 @@ impl Raw {
         }
         self.send(&out).await;
         // A synchronous method behind it: once answered, the message was taken.
-        self.send(&frame(1, 1, &[0, 60, 0, 10, 0, 0, 0, 0, 0, 1, 0])).await;
+        self.send(&frame(1, 1, &[0, 60, 0, 10, 0, 0, 0, 0, 0, 1, 0]))
+            .await;
         self.until(60, 11).await;
     }
 
@@ -82,7 +83,8 @@ impl Raw {
     pub(crate) async fn publish_with_table(&mut self, queue: &str, table: &[u8], body: &[u8]) {
         let mut properties = (table.len() as u32).to_be_bytes().to_vec();
         properties.extend_from_slice(table);
-        self.publish("", queue.as_bytes(), 1 << 13, &properties, body).await;
+        self.publish("", queue.as_bytes(), 1 << 13, &properties, body)
+            .await;
     }
 
     /// Declares a durable classic queue.

@@ -10,9 +10,9 @@ use std::{
 };
 
 use longshore_core::{
-    ConnectOptions, Declare, Delivery, Destination, Envelope, Error, Ids, Limits, Name, Outgoing,
-    Part, Published, RandomIds, Receipt, Settlement, Settler, Source, Subscription, Topology,
-    Transport, Unsettled, Verdict,
+    ConnectOptions, Declare, Delivery, Destination, Envelope, Ids, Limits, Name, Outgoing, Part,
+    Published, RandomIds, Receipt, Settlement, Settler, Source, Subscription, Topology, Transport,
+    Unsettled, Verdict,
 };
 use longshore_testing::brokers;
 use tokio::time::timeout;
@@ -102,7 +102,9 @@ pub(crate) fn unique() -> Name {
 
 pub(crate) async fn connect(url: &str) -> Arc<dyn Transport> {
     let options = ConnectOptions::default();
-    longshore_amqp::connect(url, options).await.expect("a connection")
+    longshore_amqp::connect(url, options)
+        .await
+        .expect("a connection")
 }
 
 pub(crate) fn message(body: &str) -> Envelope {
@@ -122,7 +124,9 @@ impl Taker {
     pub(crate) async fn some(&mut self, max: usize) -> Vec<Delivery> {
         let mut into = Vec::new();
         let received = poll_fn(|cx| self.source.poll_receive(cx, max, &mut into));
-        let count = timeout(PATIENCE, received).await.expect("a delivery in time");
+        let count = timeout(PATIENCE, received)
+            .await
+            .expect("a delivery in time");
         assert_eq!(count.expect("a living source"), into.len());
         into
     }
@@ -157,13 +161,20 @@ impl Taker {
 
     pub(crate) async fn settle_one(&self, settlement: Settlement) -> Result<(), Unsettled> {
         let settled = timeout(PATIENCE, self.settler.settle(vec![settlement])).await;
-        settled.expect("an answer in time").pop().expect("one answer")
+        settled
+            .expect("an answer in time")
+            .pop()
+            .expect("one answer")
     }
 
     pub(crate) async fn complete(&self, deliveries: Vec<Delivery>) {
-        let batch = deliveries.iter().map(|d| Settlement::complete(d.receipt, d.attempt));
+        let batch = deliveries
+            .iter()
+            .map(|d| Settlement::complete(d.receipt, d.attempt));
         for answer in self.settler.settle(batch.collect()).await {
-            answer.map_err(|unsettled| unsettled.error).expect("settled");
+            answer
+                .map_err(|unsettled| unsettled.error)
+                .expect("settled");
         }
     }
 
@@ -176,14 +187,12 @@ impl Taker {
         } = delivery;
         let settlement = Settlement::new(receipt, attempt, verdict, envelope);
         let answer = self.settle_one(settlement).await;
-        answer.map_err(|unsettled| unsettled.error).expect("settled");
+        answer
+            .map_err(|unsettled| unsettled.error)
+            .expect("settled");
     }
 }
 
 pub(crate) fn body(delivery: &Delivery) -> &str {
     std::str::from_utf8(&delivery.envelope.body).expect("text")
-}
-
-pub(crate) fn kind_of(error: Error) -> longshore_core::ErrorKind {
-    error.kind()
 }

@@ -45,10 +45,17 @@ async fn a_dropped_source_gives_back_what_it_held_within_a_second() {
     drop(taker);
     let mut other = rig.subscribe().await;
     let back = other.exactly(2).await;
-    assert!(from.elapsed() < Duration::from_secs(1), "{:?}", from.elapsed());
+    assert!(
+        from.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        from.elapsed()
+    );
     assert_eq!((body(&back[0]), back[0].attempt), ("a", 2));
     // The old receipts are worth nothing.
-    let batch = held.iter().map(|d| Settlement::complete(d.receipt, 1)).collect();
+    let batch = held
+        .iter()
+        .map(|d| Settlement::complete(d.receipt, 1))
+        .collect();
     for answer in settler.settle(batch).await {
         assert_eq!(answer.expect_err("stale").error.kind(), ErrorKind::Stale);
     }

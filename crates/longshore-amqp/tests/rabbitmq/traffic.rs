@@ -24,7 +24,8 @@ async fn ten_thousand_messages_arrive_once_each_in_order_and_are_all_acknowledge
     let mut taker = rig.subscribe().await;
     let publish = async {
         for batch in 0..20 {
-            rig.publish((0..500).map(|n| (batch * 500 + n).to_string())).await;
+            rig.publish((0..500).map(|n| (batch * 500 + n).to_string()))
+                .await;
         }
     };
     let receive = async {
@@ -81,7 +82,10 @@ async fn a_retry_is_a_new_attempt_and_a_release_is_not() {
     for attempt in 1..=4 {
         let delivery = taker.one().await;
         assert_eq!(delivery.attempt, attempt);
-        assert_eq!(*id.get_or_insert(delivery.envelope.id.clone()), delivery.envelope.id);
+        assert_eq!(
+            *id.get_or_insert(delivery.envelope.id.clone()),
+            delivery.envelope.id
+        );
         let after = std::time::Duration::ZERO;
         taker.settle(delivery, Verdict::Retry { after }).await;
         let delivery = taker.one().await;
@@ -92,6 +96,8 @@ async fn a_retry_is_a_new_attempt_and_a_release_is_not() {
     assert_eq!(delivery.attempt, 5);
     let reason = Reason::Exhausted;
     let detail = "why".to_owned();
-    taker.settle(delivery, Verdict::DeadLetter { reason, detail }).await;
+    taker
+        .settle(delivery, Verdict::DeadLetter { reason, detail })
+        .await;
     taker.nothing().await;
 }

@@ -30,6 +30,10 @@ fn header(channel: u16, body: u64, flags: u16, rest: &[u8]) -> Vec<u8> {
     frame(HEADER, channel, &payload)
 }
 
+fn payload(frame: &[u8]) -> &[u8] {
+    &frame[7..frame.len() - 1]
+}
+
 fn body(channel: u16, octets: &[u8]) -> Vec<u8> {
     frame(BODY, channel, octets)
 }
@@ -121,6 +125,7 @@ fn a_table_20_000_levels_deep_becomes_a_blank_delivery_and_the_next_is_untouched
         CHANNEL,
         watch.marker(),
         &Defect::new(Reason::Hostile, detail),
+        fingerprint(payload(&header(CHANNEL, 3, 1 << 13, &bomb(20_000)))),
     ));
     expected.extend(&good);
     bad.extend(&good);
@@ -150,6 +155,7 @@ fn a_body_over_the_limit_of_its_channel_is_swallowed_beside_other_channels() {
         CHANNEL,
         watch.marker(),
         &Defect::too_large(10, 4),
+        fingerprint(payload(&header(CHANNEL, 10, 0, &[]))),
     ));
     expected.extend(message(8, b"between"));
     expected.extend(message(CHANNEL, b"four"));
@@ -167,11 +173,7 @@ fn a_return_is_noted_and_never_passes() {
     let mut input = frame(METHOD, CHANNEL, &payload);
     input.extend(header(CHANNEL, 5, 1 << 7, b"\x02id"));
     input.extend(body(CHANNEL, b"hello"));
-    let ack = frame(
-        METHOD,
-        CHANNEL,
-        &[0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 1, 0],
-    );
+    let ack = frame(METHOD, CHANNEL, &[0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
     input.extend(&ack);
     let key = ReturnOf("id", "orders").key();
     for cut in 0..input.len() {
@@ -211,16 +213,8 @@ fn a_marker_from_outside_is_an_ordinary_header() {
 
 #[test]
 fn a_routing_key_that_is_no_text_is_mended() {
-    let input = [
-        deliver(CHANNEL, b"or\xffers"),
-        header(CHANNEL, 0, 0, &[]),
-    ]
-    .concat();
-    let expected = [
-        deliver(CHANNEL, b"or?ers"),
-        header(CHANNEL, 0, 0, &[]),
-    ]
-    .concat();
+    let input = [deliver(CHANNEL, b"or\xffers"), header(CHANNEL, 0, 0, &[])].concat();
+    let expected = [deliver(CHANNEL, b"or?ers"), header(CHANNEL, 0, 0, &[])].concat();
     assert_eq!(filtered(&watch(), &input, &[]), expected);
 }
 

@@ -1,0 +1,401 @@
+//! The task that publishes.
+//!
+//! lapin numbers a publish before it queues the frames, so only one task may publish on a channel;
+//! and the note that a message came back names no publish, so it is matched by message id and
+//! routing key, of which only one pair is in flight at a time.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use lapin::{
+    Channel, Confirmation,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::ShortString,
+};
+use longshore_core::{Error, ErrorKind, Result};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{Batch, Letter};
+use crate::{
+    copy::fits,
+    error::{late, lost, told},
+    guard::ReturnKey,
+    link::{State, live},
+    session::{SETUP, Session},
+};
+
+/// Publishes in flight at most.
+const WINDOW: usize = 1024;
+/// How long after a channel could not be opened it is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A caller that waits for its answers.
+struct Caller {
+    answers: Vec<Option<Result<()>>>,
+    left: usize,
+    answer: oneshot::Sender<Vec<Result<()>>>,
+}
+
+/// Which letter of which caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Slot {
+    caller: u64,
+    index: usize,
+}
+
+/// A channel in confirm mode.
+struct Line {
+    session: Arc<Session>,
+    channel: Channel,
+    blocked: watch::Receiver<bool>,
+}
+
+type Flight = BoxFuture<'static, (Slot, lapin::Result<Confirmation>)>;
+
+/// The task's own state.
+pub(super) struct Press {
+    link: watch::Receiver<State>,
+    line: Option<Line>,
+    opening: Option<BoxFuture<'static, Result<Line>>>,
+    callers: BTreeMap<u64, Caller>,
+    next: u64,
+    /// Callers by deadline: all have the same time, so the order of arrival is the order of these.
+    deadlines: VecDeque<(Instant, u64)>,
+    backlog: VecDeque<(Slot, Letter)>,
+    flights: FuturesUnordered<Flight>,
+    aloft: BTreeMap<Slot, Option<ReturnKey>>,
+    /// Letters that wait for an equal one to land. A key is here while one is aloft.
+    twins: HashMap<ReturnKey, VecDeque<(Slot, Letter)>>,
+    /// Those that wait for one at the head of the backlog.
+    resting: HashMap<ReturnKey, VecDeque<(Slot, Letter)>>,
+    refusal: Option<(ErrorKind, String)>,
+}
+
+impl Press {
+    pub(super) fn new(link: watch::Receiver<State>) -> Self {
+        Self {
+            link,
+            line: None,
+            opening: None,
+            callers: BTreeMap::new(),
+            next: 0,
+            deadlines: VecDeque::new(),
+            backlog: VecDeque::new(),
+            flights: FuturesUnordered::new(),
+            aloft: BTreeMap::new(),
+            twins: HashMap::new(),
+            resting: HashMap::new(),
+            refusal: None,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut mail: mpsc::Receiver<Batch>) {
+        loop {
+            self.keep_line();
+            self.launch();
+            let deadline = self.deadlines.front().map(|(at, _)| *at);
+            let room = self.backlog.len() < WINDOW;
+            tokio::select! {
+                biased;
+                Some((slot, landed)) = self.flights.next() => {
+                    self.land(slot, landed);
+                    while let Some(Some((slot, landed))) = self.flights.next().now_or_never() {
+                        self.land(slot, landed);
+                    }
+                }
+                opened = async { self.opening.as_mut()?.await.into() }, if self.opening.is_some() => {
+                    self.opening = None;
+                    match opened {
+                        Some(Ok(line)) => self.take_line(line),
+                        Some(Err(error)) => self.refusal = Some((error.kind(), error.to_string())),
+                        None => {}
+                    }
+                }
+                Some(()) = unblocked(self.line.as_mut()) => {}
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    self.expire();
+                }
+                batch = mail.recv(), if room => match batch {
+                    Some(batch) => self.accept(batch),
+                    None => break,
+                },
+            }
+        }
+    }
+
+    /// A live channel, or a future that will make one.
+    fn keep_line(&mut self) {
+        let live = |line: &Line| line.session.is_live() && line.channel.status().connected();
+        if !self.line.as_ref().is_some_and(live) {
+            self.line = None;
+        }
+        if self.line.is_none() && self.opening.is_none() {
+            self.opening = Some(open(self.link.clone(), self.refusal.is_some()).boxed());
+        }
+    }
+
+    fn take_line(&mut self, line: Line) {
+        // lapin answers the flights of a lost channel; whichever it forgot must not hold the window.
+        let forgotten: Vec<Slot> = self.aloft.keys().copied().collect();
+        self.flights = FuturesUnordered::new();
+        for slot in forgotten {
+            self.release(slot);
+            self.answer(slot, Err(lost("publishing")));
+        }
+        line.session.watch.returns.forget(line.channel.id());
+        self.refusal = None;
+        self.line = Some(line);
+    }
+
+    fn accept(&mut self, batch: Batch) {
+        let caller = self.next;
+        self.next += 1;
+        let count = batch.letters.len();
+        self.callers.insert(
+            caller,
+            Caller {
+                answers: (0..count).map(|_| None).collect(),
+                left: count,
+                answer: batch.answer,
+            },
+        );
+        self.deadlines.push_back((batch.deadline, caller));
+        for (index, letter) in batch.letters.into_iter().enumerate() {
+            self.backlog.push_back((Slot { caller, index }, letter));
+        }
+    }
+
+    /// Puts as much of the backlog on the wire as the window takes.
+    fn launch(&mut self) {
+        let Some(line) = &self.line else { return };
+        if *line.blocked.borrow() || !line.channel.status().connected() {
+            return;
+        }
+        let (channel, frame_max) = (line.channel.clone(), line.session.frame_max());
+        while self.aloft.len() < WINDOW {
+            let Some((slot, letter)) = self.backlog.pop_front() else {
+                break;
+            };
+            let key = letter.mandatory.then(|| key(&channel, &letter));
+            if !self.callers.contains_key(&slot.caller) {
+                self.skip(key);
+                continue;
+            }
+            if let Err(error) = fits(&letter.properties, frame_max) {
+                self.skip(key);
+                self.answer(slot, Err(error));
+                continue;
+            }
+            if let Some(key) = &key {
+                if let Some(twins) = self.twins.get_mut(key) {
+                    twins.push_back((slot, letter));
+                    continue;
+                }
+                let waiting = self.resting.remove(key).unwrap_or_default();
+                self.twins.insert(key.clone(), waiting);
+            }
+            self.aloft.insert(slot, key);
+            let mut flight = fly(channel.clone(), slot, letter).boxed();
+            // The first poll queues the frames, here and now, in the order of the backlog.
+            match flight.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+                std::task::Poll::Ready((slot, landed)) => self.land(slot, landed),
+                std::task::Poll::Pending => self.flights.push(flight),
+            }
+        }
+    }
+
+    fn land(&mut self, slot: Slot, landed: lapin::Result<Confirmation>) {
+        let key = self.release(slot);
+        let returned = match (&self.line, &key) {
+            (Some(line), Some(key)) => line.session.watch.returns.take(key),
+            _ => None,
+        };
+        let answer = match landed {
+            Ok(Confirmation::Ack(_)) => match returned {
+                None => Ok(()),
+                Some(code) => Err(Error::new(
+                    ErrorKind::NoSuchQueue,
+                    format!("no queue takes this message (reply code {code})"),
+                )),
+            },
+            Ok(Confirmation::Nack(_)) => Err(Error::new(
+                ErrorKind::Full,
+                "the broker refused to store the message: the queue is at its length limit, or \
+                 has no leader just now",
+            )),
+            Ok(Confirmation::NotRequested) => Err(Error::new(
+                ErrorKind::Unknown,
+                "the channel confirms nothing: this is a bug in longshore",
+            )),
+            Err(error) => {
+                let told = told("publishing", &error);
+                Err(Error::new(ErrorKind::Unknown, told.to_string()))
+            }
+        };
+        self.answer(slot, answer);
+    }
+
+    /// Ends a flight and lets its twin go next.
+    fn release(&mut self, slot: Slot) -> Option<ReturnKey> {
+        let key = self.aloft.remove(&slot)??;
+        let waiting = self.twins.remove(&key);
+        self.next_twin(key.clone(), waiting);
+        Some(key)
+    }
+
+    /// Moves the next of equal letters to the head of the backlog; the others rest until it flies.
+    fn next_twin(&mut self, key: ReturnKey, waiting: Option<VecDeque<(Slot, Letter)>>) {
+        let waiting = waiting.or_else(|| self.resting.remove(&key));
+        let Some(mut waiting) = waiting else { return };
+        while let Some((slot, letter)) = waiting.pop_front() {
+            if self.callers.contains_key(&slot.caller) {
+                self.backlog.push_front((slot, letter));
+                self.resting.insert(key, waiting);
+                return;
+            }
+        }
+    }
+
+    /// A letter that was to fly does not.
+    fn skip(&mut self, key: Option<ReturnKey>) {
+        if let Some(key) = key {
+            self.next_twin(key, None);
+        }
+    }
+
+    fn answer(&mut self, slot: Slot, answer: Result<()>) {
+        let Some(caller) = self.callers.get_mut(&slot.caller) else {
+            return;
+        };
+        let Some(place @ None) = caller.answers.get_mut(slot.index) else {
+            return;
+        };
+        *place = Some(answer);
+        caller.left -= 1;
+        if caller.left == 0
+            && let Some(caller) = self.callers.remove(&slot.caller)
+        {
+            let answers = caller.answers.into_iter().map(|a| a.unwrap_or(Ok(())));
+            // Whoever gave up waiting has said that the answer does not matter.
+            let _ = caller.answer.send(answers.collect());
+            while let Some((_, first)) = self.deadlines.front()
+                && !self.callers.contains_key(first)
+            {
+                self.deadlines.pop_front();
+            }
+        }
+    }
+
+    /// Answers the callers whose time is up. What is on the wire stays there.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        while let Some((at, caller)) = self.deadlines.front().copied()
+            && at <= now
+        {
+            self.deadlines.pop_front();
+            let Some(open) = self.callers.get(&caller) else {
+                continue;
+            };
+            for index in 0..open.answers.len() {
+                let slot = Slot { caller, index };
+                let answer = match self.aloft.contains_key(&slot) {
+                    true => Err(late("publishing")),
+                    false => Err(self.why_not()),
+                };
+                self.answer(slot, answer);
+            }
+        }
+    }
+
+    /// Why nothing could be sent. Said only of what was not.
+    fn why_not(&self) -> Error {
+        match (&self.line, &self.refusal) {
+            (Some(line), _) => Error::new(
+                ErrorKind::Full,
+                match *line.blocked.borrow() {
+                    true => "the broker takes no messages for want of memory or disk",
+                    false => "the broker takes messages slower than they are published",
+                },
+            ),
+            (None, Some((kind, text))) => {
+                let kind = match kind {
+                    ErrorKind::Denied | ErrorKind::Closed => *kind,
+                    _ => ErrorKind::Unavailable,
+                };
+                Error::new(kind, text.clone())
+            }
+            (None, None) => Error::new(ErrorKind::Unavailable, "the broker cannot be reached"),
+        }
+    }
+}
+
+fn key(channel: &Channel, letter: &Letter) -> ReturnKey {
+    let id = letter.properties.message_id().as_ref();
+    ReturnKey {
+        channel: channel.id(),
+        message_id: id
+            .map(ShortString::as_str)
+            .unwrap_or_default()
+            .as_bytes()
+            .into(),
+        routing_key: letter.routing_key.as_str().as_bytes().into(),
+    }
+}
+
+/// Publishes and waits for the confirmation. All frames are queued by the first poll.
+async fn fly(channel: Channel, slot: Slot, letter: Letter) -> (Slot, lapin::Result<Confirmation>) {
+    let options = BasicPublishOptions {
+        mandatory: letter.mandatory,
+        immediate: false,
+    };
+    let written = channel
+        .basic_publish(
+            letter.exchange,
+            letter.routing_key,
+            options,
+            &letter.body,
+            letter.properties,
+        )
+        .await;
+    match written {
+        Ok(confirm) => (slot, confirm.await),
+        Err(error) => (slot, Err(error)),
+    }
+}
+
+async fn open(mut link: watch::Receiver<State>, again: bool) -> Result<Line> {
+    if again {
+        sleep(PAUSE).await;
+    }
+    let session = live(&mut link, SETUP).await?;
+    let channel = session.channel().await?;
+    let select = channel.confirm_select(ConfirmSelectOptions::default());
+    match timeout(SETUP, select).await {
+        Ok(Ok(())) => Ok(Line {
+            blocked: session.blocked(),
+            session,
+            channel,
+        }),
+        Ok(Err(error)) => Err(told("asking for confirms", &error)),
+        Err(_) => Err(late("asking for confirms")),
+    }
+}
+
+/// Waits for the broker to take messages again, or to stop; for ever without a channel.
+async fn unblocked(line: Option<&mut Line>) -> Option<()> {
+    match line {
+        Some(line) => match line.blocked.changed().await {
+            Ok(()) => Some(()),
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
