@@ -39,6 +39,7 @@ const OURS: [&str; 14] = [
 
 async fn p18_headers_that_look_like_ours_steer_nothing(stage: Arc<Stage>) {
     let topology = stage.queue().await;
+    let mut consumer = Consumer::of(&stage, &topology).await;
     for name in OURS {
         let mut sent = message("{}");
         sent.headers.push((name.into(), "4".into()));
@@ -50,7 +51,6 @@ async fn p18_headers_that_look_like_ours_steer_nothing(stage: Arc<Stage>) {
             // Refusing a reserved name is as good as stripping it.
             continue;
         }
-        let mut consumer = Consumer::of(&stage, &topology).await;
         let arrived = consumer.next().await;
         let Envelope {
             kind,
@@ -69,8 +69,8 @@ async fn p18_headers_that_look_like_ours_steer_nothing(stage: Arc<Stage>) {
             "{name}: {arrived:?}"
         );
         consumer.complete(arrived).await;
-        consumer.silent(std::time::Duration::from_millis(50)).await;
     }
+    consumer.silent(SILENCE).await;
     assert_eq!(stage.stats(&topology).await.dead, 0);
 }
 

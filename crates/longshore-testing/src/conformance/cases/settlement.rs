@@ -16,6 +16,7 @@ cases![
     p3_what_is_completed_is_gone_for_ever,
     p3_settlements_come_in_any_order,
     p3_a_second_settlement_is_stale_and_touches_nothing,
+    p3_an_old_receipt_never_settles_the_delivery_that_followed,
     p3_the_same_receipt_twice_in_a_batch_counts_once,
     p3_a_batch_of_different_verdicts_is_answered_in_order,
     p3_the_receipt_of_another_subscription_is_stale,
@@ -107,6 +108,30 @@ async fn p3_a_second_settlement_is_stale_and_touches_nothing(stage: Arc<Stage>) 
         }
     }
     assert_eq!(stage.stats(&topology).await.dead, 1);
+}
+
+async fn p3_an_old_receipt_never_settles_the_delivery_that_followed(stage: Arc<Stage>) {
+    let topology = stage.queue().await;
+    stage.publish(all_to(&topology, numbered(0..4))).await;
+    let mut consumer = Consumer::with_prefetch(&stage, &topology, 1).await;
+    let first = consumer.next().await;
+    let (old, envelope) = (first.receipt, first.envelope.clone());
+    consumer.complete(first).await;
+    let second = consumer.next().await;
+    for verdict in verdicts() {
+        let late = Settlement::new(old, 1, verdict, envelope.clone());
+        let mut answers = consumer.settler.settle(vec![late]).await;
+        assert_stale(answers.pop().must("an answer"));
+    }
+    let mut answers = consumer
+        .settler
+        .settle(vec![Settlement::complete(old, 1)])
+        .await;
+    assert_stale(answers.pop().must("an answer"));
+    consumer.silent(Duration::from_millis(200)).await;
+    consumer.complete(second).await;
+    consumer.drain(2).await;
+    consumer.silent(SILENCE).await;
 }
 
 async fn p3_the_same_receipt_twice_in_a_batch_counts_once(stage: Arc<Stage>) {
