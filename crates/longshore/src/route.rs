@@ -111,7 +111,8 @@ impl Route {
     pub fn layer<L>(mut self, layer: L) -> Self
     where
         L: Layer<RouteService>,
-        L::Service: Service<Context, Response = Outcome> + Clone + Send + Sync + 'static,
+        L::Service: Service<Context, Response = Outcome> + Send + Sync + 'static,
+        L::Service: Clone, // a service is cloned for every start: derive `Clone` for yours
         <L::Service as Service<Context>>::Error: Into<HandlerError>,
         <L::Service as Service<Context>>::Future: Send,
     {

@@ -80,6 +80,7 @@ impl Default for Router {
     }
 }
 
+// What stands beside a bound is for whoever broke it: the compiler shows those lines.
 impl<L> Router<L> {
     /// Routes messages of type `M` to this handler. `handle(billing)` where it handles one type,
     /// `handle::<OrderPlaced, _>(billing)` where several.
@@ -87,7 +88,11 @@ impl<L> Router<L> {
     /// # Panics
     /// When there is a route for the type already, or its name is unfit for the wire.
     #[track_caller]
-    pub fn handle<M: Message, A: Answer<M>>(self, handler: impl Handler<M, A>) -> Self {
+    pub fn handle<M, A>(self, handler: impl Handler<M, A>) -> Self
+    where
+        M: Message, // name it where a struct handles several: `.handle::<OrderPlaced, _>(billing)`
+        A: Answer<M>,
+    {
         self.route(Route::new(handler))
     }
 
@@ -98,10 +103,10 @@ impl<L> Router<L> {
     #[track_caller]
     pub fn handle_fn<M, A, F, Fut>(self, function: F) -> Self
     where
-        M: Message,
+        M: Message, // write its type out: `|order: OrderPlaced, cx| async move { … }`
         A: Answer<M>,
         F: Fn(M, Context) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<A, HandlerError>> + Send + 'static,
+        Fut: Future<Output = Result<A, HandlerError>> + Send + 'static, // `?` turns every error into one
     {
         self.route(Route::function(function))
     }
@@ -113,7 +118,7 @@ impl<L> Router<L> {
     #[track_caller]
     pub fn handle_blocking<M, A, F>(self, function: F) -> Self
     where
-        M: Message,
+        M: Message, // write its type out: `|order: OrderPlaced, cx| { … }`
         A: Answer<M>,
         F: Fn(M, Context) -> Result<A, HandlerError> + Send + Sync + 'static,
     {

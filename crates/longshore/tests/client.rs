@@ -223,7 +223,7 @@ async fn with_dead_letters(letters: u64) -> QueueUnderTest {
         .handle_fn(|_: Order, _| async { Err::<(), _>(HandlerError::permanent("order")) })
         .handle_fn(|_: Refund, _| async { Err::<(), _>(HandlerError::permanent("refund")) });
     for n in 0..letters {
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             under_test.publish(&Order { id: n }).await;
         } else {
             under_test.publish(&Refund { order: n }).await;

@@ -138,7 +138,7 @@ async fn contexts_are_not_mixed_up_when_their_allocation_is_used_again() {
     let under_test = QueueUnderTest::new();
     let drafts = (0..500).map(|id| {
         let draft = Draft::new(&Order { id }).id(format!("id-{id}"));
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             draft.key(format!("key-{id}"))
         } else {
             draft
@@ -158,7 +158,7 @@ async fn contexts_are_not_mixed_up_when_their_allocation_is_used_again() {
         async move {
             let id = order.id;
             assert_eq!(cx.id(), format!("id-{id}"));
-            assert_eq!(cx.key().is_some(), id % 2 == 0);
+            assert_eq!(cx.key().is_some(), id.is_multiple_of(2));
             assert!(!cx.cancellation().is_cancelled());
             match id % 3 {
                 0 => tokio::task::yield_now().await,

@@ -51,7 +51,9 @@ async fn one_trace_runs_from_the_publisher_through_two_handlers() {
     });
     let worker = Worker::new(&client, &steps, router).start().await.unwrap();
     let root = tracing::info_span!("root");
-    async { client.publish(&steps, &Step(1)).await.unwrap() }.instrument(root).await;
+    async { client.publish(&steps, &Step(1)).await.unwrap() }
+        .instrument(root)
+        .await;
     tokio::time::timeout(Duration::from_secs(20), async {
         while seen.lock().unwrap().len() < 2 {
             tokio::task::yield_now().await;
@@ -62,18 +64,24 @@ async fn one_trace_runs_from_the_publisher_through_two_handlers() {
     worker.stop().await;
 
     let spans = exporter.get_finished_spans().unwrap();
-    let named = |name: &str| -> Vec<&SpanData> { spans.iter().filter(|s| s.name == name).collect() };
+    let named =
+        |name: &str| -> Vec<&SpanData> { spans.iter().filter(|s| s.name == name).collect() };
     let (sends, processes) = (named("send"), named("process"));
     assert_eq!((sends.len(), processes.len()), (2, 2), "{spans:#?}");
     let trace = sends[0].span_context.trace_id();
     assert!(
-        spans.iter().all(|span| span.span_context.trace_id() == trace),
+        spans
+            .iter()
+            .all(|span| span.span_context.trace_id() == trace),
         "{spans:#?}"
     );
     let parents = seen.lock().unwrap().clone();
     for (parent, (send, process)) in parents.iter().zip(sends.iter().zip(&processes)) {
         let expected = format!("00-{trace}-{}-01", send.span_context.span_id());
-        assert_eq!(*parent, expected, "the header is the context of the send span");
+        assert_eq!(
+            *parent, expected,
+            "the header is the context of the send span"
+        );
         assert_eq!(process.parent_span_id, send.span_context.span_id());
     }
 }

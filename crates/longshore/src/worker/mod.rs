@@ -66,7 +66,8 @@ impl Worker {
     pub fn new<L>(client: &Client, queue: &Queue, router: Router<L>) -> Self
     where
         L: Layer<Routes>,
-        L::Service: Service<Context, Response = Outcome> + Clone + Send + Sync + 'static,
+        L::Service: Service<Context, Response = Outcome> + Send + Sync + 'static,
+        L::Service: Clone, // a service is cloned for every start: derive `Clone` for yours
         <L::Service as Service<Context>>::Error: Into<HandlerError>,
         <L::Service as Service<Context>>::Future: Send,
     {
