@@ -96,6 +96,9 @@ impl Queue {
         for lane in self.lanes.values_mut() {
             let of_client = lane.consumers.iter().filter(|(_, c)| c.client == client);
             let scopes: Vec<u64> = of_client.map(|(scope, _)| *scope).collect();
+            if scopes.is_empty() {
+                continue;
+            }
             for scope in scopes {
                 let lost: Vec<Receipt> = lane.abandon(scope, wakers);
                 lane.report(scope, lost, wakers);

@@ -1,21 +1,26 @@
 //! P1, P2: many publishers, many consumers, every message once.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::poll_fn, sync::Arc, time::Duration};
 
 use longshore_core::{Delivery, Settlement};
-use tokio::task::JoinSet;
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
 
 use crate::conformance::{
     case::cases,
     consumer::{Consumer, subscription},
     message::{all_to, number, numbered},
     must::Must,
-    stage::{PATIENCE, Stage, accepted},
+    stage::{GRACE, PATIENCE, Stage, accepted},
 };
 
 cases![
     p1_ten_thousand_messages_of_32_publishers_are_handled_once_each,
     p2_competing_consumers_never_share_a_delivery,
+    p2_a_waiting_consumer_is_woken_by_what_is_published,
+    p2_a_full_consumer_is_woken_by_what_is_settled,
     p1_consumers_of_many_queues_run_side_by_side,
     p9_a_slow_consumer_receives_many_messages,
 ];
@@ -52,6 +57,63 @@ async fn p2_competing_consumers_never_share_a_delivery(stage: Arc<Stage>) {
         seen.len() == 600 && seen.values().all(|times| *times == 1),
         "{seen:?}"
     );
+}
+
+/// Runs until the next delivery in a task of its own, so that only a wake-up can end it.
+fn waiting(mut consumer: Consumer) -> JoinHandle<(Consumer, Delivery, Instant)> {
+    tokio::spawn(async move {
+        let mut into = Vec::new();
+        poll_fn(|cx| consumer.source.poll_receive(cx, 1, &mut into))
+            .await
+            .must("receiving");
+        let delivery = into.pop().must("a delivery");
+        (consumer, delivery, Instant::now())
+    })
+}
+
+async fn p2_a_waiting_consumer_is_woken_by_what_is_published(stage: Arc<Stage>) {
+    let topology = stage.queue().await;
+    let mut consumer = Consumer::of(&stage, &topology).await;
+    for round in 0..5 {
+        let woken = waiting(consumer);
+        tokio::time::sleep(Duration::from_millis(150 * round)).await;
+        let published = Instant::now();
+        stage.publish(all_to(&topology, numbered(0..1))).await;
+        let woken = tokio::time::timeout(PATIENCE, woken).await;
+        let (back, delivery, at) = woken.must("a wake-up").must("a consumer");
+        let took = at.saturating_duration_since(published);
+        assert!(
+            took < Duration::from_millis(500) + GRACE,
+            "received after {took:?}"
+        );
+        consumer = back;
+        consumer.complete(delivery).await;
+    }
+}
+
+async fn p2_a_full_consumer_is_woken_by_what_is_settled(stage: Arc<Stage>) {
+    let topology = stage.queue().await;
+    stage.publish(all_to(&topology, numbered(0..6))).await;
+    let mut consumer = Consumer::with_prefetch(&stage, &topology, 1).await;
+    let mut delivery = consumer.next().await;
+    let settler = consumer.settler.clone();
+    for _ in 0..5 {
+        let woken = waiting(consumer);
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let settled = Instant::now();
+        let done = Settlement::complete(delivery.receipt, delivery.attempt);
+        let mut answers = settler.settle(vec![done]).await;
+        answers.pop().must("an answer").must("completing");
+        let woken = tokio::time::timeout(PATIENCE, woken).await;
+        let at;
+        (consumer, delivery, at) = woken.must("a wake-up").must("a consumer");
+        let took = at.saturating_duration_since(settled);
+        assert!(
+            took < Duration::from_millis(500) + GRACE,
+            "received after {took:?}"
+        );
+    }
+    consumer.complete(delivery).await;
 }
 
 async fn p1_consumers_of_many_queues_run_side_by_side(stage: Arc<Stage>) {
@@ -128,7 +190,7 @@ async fn compete(
         tasks.spawn(async move {
             use std::sync::atomic::Ordering::SeqCst;
             let mut seen = Vec::new();
-            let mut idle = tokio::time::Instant::now();
+            let mut idle = Instant::now();
             // A little longer than needed, so that what comes twice is seen.
             while left.load(SeqCst) > 0 || idle.elapsed() < Duration::from_millis(500) {
                 assert!(
@@ -140,7 +202,7 @@ async fn compete(
                     continue;
                 };
                 let batch: Vec<Delivery> = batch.must("receiving");
-                idle = tokio::time::Instant::now();
+                idle = Instant::now();
                 seen.extend(batch.iter().map(|d| number(&d.envelope)));
                 let done = batch
                     .iter()
