@@ -106,8 +106,8 @@ async fn during_a_rabbitmq_memory_alarm_acknowledgements_keep_flowing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn during_a_rabbitmq_disk_alarm_acknowledgements_keep_flowing() {
     alarm(
-        &["set_disk_free_limit", "100TB"],
-        &["set_disk_free_limit", "50MB"],
+        &["set_disk_free_limit", "100000000000000"],
+        &["set_disk_free_limit", "50000000"],
     )
     .await;
 }
