@@ -70,10 +70,14 @@ pub fn on_broker(
         .cut(does(Rig::cut))
         .freeze(does(Rig::freeze), does(Rig::thaw));
     let killing = Faults::new().outage(does(Rig::down), does(Rig::up));
-    vec![
+    let mut suites = vec![
         shared.faults(breaking),
         private.faults(killing).only_faults(),
-    ]
+    ];
+    if kind == BrokerKind::RabbitMq {
+        suites = suites.into_iter().map(Suite::may_duplicate).collect();
+    }
+    suites
 }
 
 type Doing<T = ()> = std::pin::Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;

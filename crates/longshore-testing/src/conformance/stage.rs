@@ -96,6 +96,11 @@ impl Stage {
         self.suite.lock
     }
 
+    /// Whether a death may leave one more copy of a message.
+    pub(crate) fn duplicates(&self) -> bool {
+        self.suite.duplicates
+    }
+
     /// What may be done to the broker.
     pub(crate) fn faults(&self) -> &Faults {
         &self.suite.faults

@@ -36,6 +36,7 @@ pub struct Suite {
     pub(crate) lock: Duration,
     ordered: bool,
     only_faults: bool,
+    pub(crate) duplicates: bool,
     time_limit: Duration,
 }
 
@@ -52,6 +53,7 @@ impl Suite {
             lock: Duration::from_secs(2),
             ordered: true,
             only_faults: false,
+            duplicates: false,
             time_limit: Duration::from_secs(120),
         }
     }
@@ -74,6 +76,14 @@ impl Suite {
     #[must_use]
     pub fn unordered(mut self) -> Self {
         self.ordered = false;
+        self
+    }
+
+    /// The death of a process may leave one more copy of a message, with the same id and number, as
+    /// on brokers that cannot move a message in one step.
+    #[must_use]
+    pub fn may_duplicate(mut self) -> Self {
+        self.duplicates = true;
         self
     }
 

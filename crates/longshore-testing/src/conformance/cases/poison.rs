@@ -114,6 +114,14 @@ async fn p5_neighbours_of_a_killer_lose_at_most_two_attempts_and_are_all_handled
     }
     assert!(starts <= MOST, "the killer started {starts} times");
     let mut last = Consumer::of(&stage, &topology).await;
-    last.silent(stage.lock() + Duration::from_secs(1)).await;
-    assert_eq!(stage.stats(&topology).await.dead, 1);
+    if stage.duplicates() {
+        while let Some(copy) = last.maybe(Duration::from_secs(2)).await {
+            last.complete(copy).await;
+        }
+        let dead = stage.stats(&topology).await.dead;
+        assert!((1..=2).contains(&dead), "{dead} dead letters of one killer");
+    } else {
+        last.silent(stage.lock() + Duration::from_secs(1)).await;
+        assert_eq!(stage.stats(&topology).await.dead, 1);
+    }
 }

@@ -2,15 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use longshore_core::{Envelope, Limits, Reason, Subscription, Topology, Verdict};
+use longshore_core::{Envelope, Reason, Verdict};
 
 use crate::conformance::{
     case::cases,
-    consumer::{Consumer, subscription},
+    consumer::Consumer,
     message::{assert_same, message, to},
     must::Must,
     stage::{SILENCE, Stage},
 };
+
+/// Above the default limit of a body, and of all headers.
+const BODY: usize = 1024 * 1024 + 1;
+const HEADERS: usize = 32 * 1024;
 
 cases![
     p6_a_body_above_the_limit_is_too_large,
@@ -22,27 +26,10 @@ cases![
     p6_a_defect_hurts_no_neighbour,
 ];
 
-/// The limits the cases use: small, so that breaking them is cheap.
-fn limits() -> Limits {
-    Limits {
-        body: 1000,
-        header_bytes: 4096,
-        ..Limits::default()
-    }
-}
-
-async fn strict(stage: &Stage, topology: &Topology) -> Consumer {
-    let subscription = Subscription {
-        limits: limits(),
-        ..subscription(stage, topology)
-    };
-    Consumer::on(&*stage.transport, subscription).await
-}
-
 /// From arrival to the dead letters, back by redrive where that is possible, and away.
 async fn is_set_aside(stage: &Stage, sent: Envelope, reason: Reason) {
     let topology = stage.queue().await;
-    let mut consumer = strict(stage, &topology).await;
+    let mut consumer = Consumer::of(stage, &topology).await;
     stage.publish(vec![to(&topology, sent.clone())]).await;
     let delivery = consumer.next().await;
     let defect = delivery.defect.clone().must("a defect");
@@ -125,7 +112,7 @@ async fn is_set_aside(stage: &Stage, sent: Envelope, reason: Reason) {
 }
 
 async fn p6_a_body_above_the_limit_is_too_large(stage: Arc<Stage>) {
-    is_set_aside(&stage, message(vec![b'x'; 1001]), Reason::TooLarge).await;
+    is_set_aside(&stage, message(vec![b'x'; BODY]), Reason::TooLarge).await;
 }
 
 async fn p6_sixty_five_headers_are_hostile(stage: Arc<Stage>) {
@@ -138,7 +125,7 @@ async fn p6_sixty_five_headers_are_hostile(stage: Arc<Stage>) {
 
 async fn p6_header_bytes_above_the_limit_are_hostile(stage: Arc<Stage>) {
     let mut sent = message("{}");
-    sent.headers.push(("h".into(), vec![b'v'; 4096].into()));
+    sent.headers.push(("h".into(), vec![b'v'; HEADERS].into()));
     is_set_aside(&stage, sent, Reason::Hostile).await;
 }
 
@@ -168,10 +155,10 @@ async fn p6_a_name_that_is_too_long_is_hostile(stage: Arc<Stage>) {
 
 async fn p6_a_defect_hurts_no_neighbour(stage: Arc<Stage>) {
     let topology = stage.queue().await;
-    let mut consumer = strict(&stage, &topology).await;
+    let mut consumer = Consumer::of(&stage, &topology).await;
     let mut batch = Vec::new();
     for at in 0..20 {
-        let size = if at % 5 == 2 { 5000 } else { 1000 };
+        let size = if at % 5 == 2 { BODY } else { 1000 };
         batch.push(to(&topology, message(vec![b'x'; size])));
     }
     stage.publish(batch).await;
