@@ -331,3 +331,40 @@ async fn a_stop_does_not_wait_for_a_blocking_handler_beyond_its_deadline() {
         "a late end touches nothing"
     );
 }
+
+#[test]
+fn a_blocking_handler_past_its_limit_before_a_thread_was_free_does_not_start() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime
+        .enable_time()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let under_test = QueueUnderTest::new();
+        let (seen, go_on) = (Log::new(), Arc::new(AtomicBool::new(false)));
+        let (log, told) = (seen.clone(), Arc::clone(&go_on));
+        let function = move |order: Order, cx: Context| {
+            log.add((order.id, cx.attempt()));
+            while !told.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        };
+        let limit = Duration::from_millis(50);
+        let router = Router::new().route(Route::blocking(function).time_limit(limit));
+        let worker = under_test
+            .worker(router)
+            .backoff(quick())
+            .start()
+            .await
+            .unwrap();
+        under_test.publish_orders([1, 2]).await;
+        seen.reaches(1).await;
+        tokio::time::sleep(limit * 2).await;
+        go_on.store(true, Ordering::Relaxed);
+        under_test.settled().await;
+        worker.stop().await;
+        assert_eq!(seen.all(), [(1, 1), (2, 2)]);
+    });
+}

@@ -18,6 +18,8 @@ use crate::{Context, client::no_answer, context::Start};
 
 /// Contexts kept for the next message.
 const KEPT_CONTEXTS: usize = 64;
+/// How long a suspect is kept when the broker could not note its start.
+const NOT_NOTED: Duration = Duration::from_secs(1);
 
 /// The loop of one core inside a worker: takes a batch, polls each handler once in place, settles
 /// those that are done and parks the others.
@@ -143,11 +145,12 @@ impl Driver {
                 let desk = Arc::clone(desk);
                 self.starting.push(Box::pin(async move {
                     let mut answers = desk.settler.start(&[delivery.receipt]).await;
-                    (
-                        answers.pop().unwrap_or_else(|| Err(no_answer())),
-                        delivery,
-                        desk,
-                    )
+                    let answer = answers.pop().unwrap_or_else(|| Err(no_answer()));
+                    if answer.as_ref().is_err_and(|e| e.kind() != ErrorKind::Stale) {
+                        // It goes back, and would be here again at once.
+                        tokio::time::sleep(NOT_NOTED).await;
+                    }
+                    (answer, delivery, desk)
                 }));
             } else {
                 self.begin(delivery, Arc::clone(desk)).await;

@@ -26,6 +26,10 @@ pub struct Faults {
     pub publish: Mutex<Option<ErrorKind>>,
     /// Every settlement fails with this.
     pub settle: Mutex<Option<ErrorKind>>,
+    /// No start of a suspect is noted.
+    pub start: Mutex<Option<ErrorKind>>,
+    /// How often that was asked for.
+    pub started: AtomicUsize,
     /// Settlements get no answer.
     pub silent: AtomicBool,
     /// Subscribing waits for ever.
@@ -186,6 +190,10 @@ struct Unreliable {
 #[async_trait]
 impl Settler for Unreliable {
     async fn start(&self, suspects: &[Receipt]) -> Vec<Result<()>> {
+        self.faults.started.fetch_add(1, Ordering::SeqCst);
+        if let Err(error) = Faults::check(&self.faults.start) {
+            return vec![Err(error)];
+        }
         self.inner.start(suspects).await
     }
 
