@@ -160,12 +160,22 @@ fn derived(
             if let Err(defect) = limits.check(envelope) {
                 return (defect.reason, defect.detail);
             }
-            let deep = table.as_ref().map_or(0, headers::depth) > limits.header_depth;
-            let detail = match deep {
-                true => "the headers are nested deeper than the limit",
-                false => "a worker refused it whole",
+            let (depth, size) = match table {
+                Some(table) => (headers::depth(table), headers::table_size(table)),
+                None => (0, 0),
             };
-            (Reason::Hostile, detail.to_owned())
+            if depth > limits.header_depth {
+                let detail = "the headers are nested deeper than the limit";
+                return (Reason::Hostile, detail.to_owned());
+            }
+            // It broke a limit of its worker that is tighter than ours; the heavier part was it.
+            let body = envelope.body.len();
+            let reason = match size > body {
+                true => Reason::Hostile,
+                false => Reason::TooLarge,
+            };
+            let detail = format!("a worker refused {size} bytes of headers and {body} of body");
+            (reason, detail)
         }
         Some(other) => {
             let detail = format!("the broker moved it here: {other}");

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use futures_util::StreamExt;
 use lapin::{
-    BasicProperties, Channel,
-    message::Delivery,
-    options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions},
+    BasicProperties, Channel, Consumer,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
     types::{FieldTable, ShortString},
 };
 use longshore_core::{Declare, Error, ErrorKind, Limits, Name, Result, Text};
@@ -23,15 +23,18 @@ use crate::{
 /// Somebody who holds up to 1,000 dead letters of one queue, alone among all clients, on a
 /// connection of its own that may read what no worker may.
 ///
-/// Whatever is not removed goes back in order when it ends.
+/// Whatever is not removed goes back in order when it ends. That needs one consumer that takes as
+/// many as it can: what is returned goes behind what earlier readers returned, and only the
+/// deliveries of one consumer are returned in their order.
 pub(crate) struct Reader {
     session: Session,
     channel: Channel,
+    consumer: Consumer,
     queue: ShortString,
-    read: usize,
-    removed: usize,
-    /// What the broker had left after the last one was read.
-    left: u64,
+    /// What there was to begin with.
+    ready: u64,
+    read: u64,
+    removed: u64,
     names: BTreeSet<Text>,
 }
 
@@ -44,8 +47,10 @@ pub(crate) struct Found {
     pub(crate) body: Vec<u8>,
 }
 
-/// Held at a time; they come back in order only while they are few.
-const MOST: usize = 1000;
+/// Held at a time.
+const MOST: u16 = 1000;
+/// Bodies that wait here to be looked at, together.
+const ROOM: usize = 64 * 1024 * 1024;
 /// How long another reader is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
@@ -67,14 +72,29 @@ impl Reader {
     pub(crate) async fn open(dialer: &Dialer, queue: &Name) -> Result<Self> {
         let session = connect(dialer).await?;
         lock(&session, queue).await?;
+        let dead = names::dead(queue);
+        let none = FieldTable::default();
+        let figures = declare_queue(&session, &dead, none, Declare::Verify).await?;
         let channel = session.channel().await?;
+        let doing = format!("reading \"{dead}\"");
+        let queue = short("queue name", &dead)?;
+        let qos = channel.basic_qos(MOST, BasicQosOptions { global: false });
+        answered(&doing, &dead, qos).await?;
+        let consume = channel.basic_consume(
+            queue.clone(),
+            "longshore-admin".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let consumer = answered(&doing, &dead, consume).await?;
         Ok(Self {
-            queue: short("queue name", &names::dead(queue))?,
             session,
             channel,
+            consumer,
+            queue,
+            ready: figures.ready,
             read: 0,
             removed: 0,
-            left: 0,
             names: BTreeSet::new(),
         })
     }
@@ -86,9 +106,17 @@ impl Reader {
 
     /// The next dead letter, while there is one and not too many are held.
     pub(crate) async fn next(&mut self) -> Result<Option<Found>> {
-        let Some(message) = self.get().await? else {
+        if self.read >= self.ready.min(MOST.into()) {
             return Ok(None);
+        }
+        // A plain client may have taken what was counted.
+        let message = match timeout(SETUP, self.consumer.next()).await {
+            Ok(Some(Ok(message))) => message,
+            Ok(Some(Err(error))) => return Err(told("reading dead letters", &error)),
+            Ok(None) | Err(_) => return Ok(None),
         };
+        self.read += 1;
+        self.session.watch.consumed(message.data.len());
         let id = self.name(&message.properties, &message.data);
         Ok(Some(Found {
             tag: message.delivery_tag,
@@ -96,23 +124,6 @@ impl Reader {
             properties: message.properties,
             body: message.data,
         }))
-    }
-
-    async fn get(&mut self) -> Result<Option<Delivery>> {
-        if self.read >= MOST {
-            return Ok(None);
-        }
-        let get = self
-            .channel
-            .basic_get(self.queue.clone(), BasicGetOptions::default());
-        let name = self.queue.as_str();
-        let doing = format!("reading \"{name}\"");
-        let Some(got) = answered(&doing, name, get).await? else {
-            return Ok(None);
-        };
-        self.read += 1;
-        self.left = got.message_count.into();
-        Ok(Some(got.delivery))
     }
 
     /// Removes one for ever.
@@ -124,15 +135,21 @@ impl Reader {
     }
 
     /// Gives back what was not removed and waits until the broker has done what it was asked.
-    ///
-    /// What is returned goes behind what earlier readers returned, so each must take as much as the
-    /// one before, or the dead letters would change their order by being looked at.
-    pub(crate) async fn close(mut self) -> Result<()> {
+    pub(crate) async fn close(self) -> Result<()> {
+        // What is still on its way has to be read, but not kept.
         let nothing = Limits { body: 0, ..LIMITS };
         self.session.watch.limit(self.channel.id(), nothing);
-        while self.get().await?.is_some() {}
-        let closed = self.channel.close(200, "done".into());
-        let result = match timeout(SETUP, closed).await {
+        let closed = async {
+            let mut consumer = self.consumer.clone();
+            let drain = async {
+                while let Some(Ok(message)) = consumer.next().await {
+                    self.session.watch.consumed(message.data.len());
+                }
+            };
+            let close = self.channel.close(200, "done".into());
+            tokio::join!(drain, close).1
+        };
+        let result = match timeout(PATIENCE, closed).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(told("closing the dead letters", &error)),
             Err(_) => Err(crate::error::late("closing the dead letters")),
@@ -146,13 +163,13 @@ impl Reader {
 
     /// A closed channel's messages return a moment after it; the next reader must find them all.
     async fn until_returned(&self) {
-        let held = self.read.saturating_sub(self.removed) as u64;
+        let expected = self.ready.saturating_sub(self.removed);
         let until = Instant::now() + SETUP;
-        while held > 0 && Instant::now() < until {
+        while Instant::now() < until {
             let name = self.queue.as_str();
             let none = FieldTable::default();
             match declare_queue(&self.session, name, none, Declare::Verify).await {
-                Ok(figures) if figures.ready < self.left + held => sleep(GLANCE).await,
+                Ok(figures) if figures.ready < expected => sleep(GLANCE).await,
                 _ => return,
             }
         }
@@ -187,7 +204,7 @@ impl Reader {
 async fn connect(dialer: &Dialer) -> Result<Session> {
     let mut refusal = None;
     for host in &dialer.address.hosts {
-        match dialer.dial(host, "admin", LIMITS).await {
+        match dialer.dial(host, "admin", LIMITS, Some(ROOM)).await {
             Ok(session) => return Ok(session),
             Err(error) => refusal = Some(error),
         }

@@ -108,6 +108,7 @@ impl Feed {
                     let queue = self.queue();
                     tracing::debug!(queue, "the channel ended");
                 }
+                Err(error) if error.kind() == ErrorKind::Closed => break,
                 Err(error) => {
                     let (queue, retry_in) = (self.queue(), wait);
                     tracing::warn!(queue, %error, ?retry_in, "cannot consume");
@@ -199,22 +200,15 @@ impl Feed {
                 message = next(&mut open.consumer), if open.consumer.is_some() => match message {
                     Some(Ok(first)) => {
                         let mut messages = vec![first];
-                        while messages.len() < GULP
-                            && let Some(Some(Ok(more))) = next(&mut open.consumer).now_or_never()
-                        {
-                            messages.push(more);
-                        }
+                        let end = gulp(&mut open.consumer, &mut messages);
                         self.arrive(&open, messages, &diversions);
-                    }
-                    Some(Err(_)) => return,
-                    // Cancelled: by us, or because the queue is gone.
-                    None if open.stopping || retune => {
-                        open.consumer = None;
-                        if open.stopping {
-                            self.intake.drained(self.slot);
+                        if end.is_some_and(|end| !self.ended(&mut open, end, retune)) {
+                            return;
                         }
                     }
-                    None => return,
+                    Some(Err(_)) if !self.ended(&mut open, End::Failed, retune) => return,
+                    None if !self.ended(&mut open, End::Cancelled, retune) => return,
+                    Some(Err(_)) | None => {}
                 },
                 Some(()) = diversions.next() => {}
                 _ = self.intent.changed() => {}
@@ -232,6 +226,19 @@ impl Feed {
         }
     }
 
+    /// The consumer brings no more. Whether the channel goes on.
+    fn ended(&self, open: &mut Open, end: End, retune: bool) -> bool {
+        // Cancelled: by us, or by the broker because the queue is gone.
+        if end == End::Failed || !(open.stopping || retune) {
+            return false;
+        }
+        open.consumer = None;
+        if open.stopping {
+            self.intake.drained(self.slot);
+        }
+        true
+    }
+
     fn wants_retune(&self, open: &Open, intent: Intent) -> bool {
         self.slot == Slot::Lane
             && !open.stopping
@@ -247,10 +254,21 @@ impl Feed {
             self.intake.drained(self.slot);
             return true;
         };
-        let cancelled = open
-            .held
-            .channel
-            .basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        let (channel, cancels) = (&open.held.channel, &open.session.watch.cancels);
+        cancels.expect(channel.id());
+        let cancelled = async {
+            let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            let mut cancel = std::pin::pin!(cancel);
+            tokio::select! {
+                biased;
+                early = &mut cancel => return early,
+                () = cancels.kept(channel.id()) => {}
+            }
+            // Behind its answer comes the cancellation's, and what crossed that is before both.
+            let qos = channel.basic_qos(open.wanted, BasicQosOptions { global: false });
+            qos.await?;
+            cancel.await
+        };
         match timeout(SETUP, cancelled).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
@@ -308,7 +326,9 @@ impl Feed {
                     copies: self.copies.clone(),
                     link: self.link.clone(),
                 };
-                diversions.push(diversion.start(held.clone(), tag, &arrived));
+                let moved = diversion.start(held.clone(), tag, &arrived);
+                let under_way = self.intake.divert();
+                diversions.push(async move { drop((moved.await, under_way)) }.boxed());
                 return None;
             }
             Some(self.delivery(held, tag, arrived))
@@ -334,6 +354,25 @@ impl Feed {
             defect: defect.map(Box::new),
         }
     }
+}
+
+/// How a consumer ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Cancelled,
+    Failed,
+}
+
+/// Takes what else has arrived by now.
+fn gulp(consumer: &mut Option<Consumer>, messages: &mut Vec<Message>) -> Option<End> {
+    while messages.len() < GULP {
+        match next(consumer).now_or_never()? {
+            Some(Ok(message)) => messages.push(message),
+            Some(Err(_)) => return Some(End::Failed),
+            None => return Some(End::Cancelled),
+        }
+    }
+    None
 }
 
 async fn next(consumer: &mut Option<Consumer>) -> Option<lapin::Result<Message>> {

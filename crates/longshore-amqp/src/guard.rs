@@ -12,6 +12,7 @@
 //! - puts the credentials into the login, which lapin never learns;
 //! - can be cut from outside, so that lapin's thread never outlives our interest in a connection.
 
+mod cancels;
 mod content;
 mod filter;
 mod frame;
@@ -25,7 +26,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -37,7 +38,7 @@ use tokio::{
     sync::Notify,
 };
 
-use self::{filter::Filter, login::Login};
+use self::{cancels::Cancels, filter::Filter, login::Login};
 pub(crate) use self::{
     frame::{MAX as FRAME_MAX, Server},
     login::{Credentials, PLACEHOLDER, Secret},
@@ -49,9 +50,14 @@ pub(crate) use self::{
 pub(crate) struct Watch {
     /// Publishes that came back unroutable.
     pub(crate) returns: Returns,
+    /// Cancellations whose answer waits for what it overtook.
+    pub(crate) cancels: Cancels,
     /// What a message may be at most, on channels that have no limits of their own.
     limits: Limits,
     channels: Mutex<BTreeMap<u16, Limits>>,
+    /// Octets of bodies that may wait for whoever reads them.
+    room: usize,
+    waiting: AtomicUsize,
     marker: Box<str>,
     server: Mutex<Server>,
     cut: AtomicBool,
@@ -64,9 +70,15 @@ pub(crate) struct Watch {
 impl Watch {
     /// `nonce` makes the marker header of this connection unguessable, so that no publisher can
     /// forge a defect.
-    pub(crate) fn new(limits: Limits, nonce: u128) -> Self {
+    ///
+    /// With `room`, the stream stops while more octets of bodies than that have passed and were not
+    /// [`consumed`](Self::consumed): lapin itself buffers whatever arrives.
+    pub(crate) fn new(limits: Limits, nonce: u128, room: Option<usize>) -> Self {
         Self {
+            room: room.unwrap_or(usize::MAX),
+            waiting: AtomicUsize::new(0),
             returns: Returns::default(),
+            cancels: Cancels::default(),
             limits,
             channels: Mutex::default(),
             marker: format!("longshore-defect-{nonce:032x}").into(),
@@ -94,6 +106,22 @@ impl Watch {
     pub(crate) fn limit(&self, channel: u16, limits: Limits) {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         channels.insert(channel, limits);
+    }
+
+    /// So many octets of bodies are in nobody's way any more.
+    pub(crate) fn consumed(&self, octets: usize) {
+        self.waiting.fetch_sub(octets, Ordering::AcqRel);
+        self.reader.wake();
+    }
+
+    fn passed(&self, octets: usize) {
+        if self.room < usize::MAX {
+            self.waiting.fetch_add(octets, Ordering::AcqRel);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > self.room
     }
 
     /// Ends the stream now: lapin sees a broken connection and its thread ends.
@@ -192,6 +220,9 @@ impl Guarded {
         self.watch.reader.register(cx.waker());
         self.watch.check_cut()?;
         while self.passed.rest().is_empty() {
+            if self.watch.is_full() {
+                return Poll::Pending;
+            }
             let mut buffer = ReadBuf::new(&mut self.input);
             std::task::ready!(Pin::new(&mut self.wire).poll_read(cx, &mut buffer))?;
             if buffer.filled().is_empty() {

@@ -150,6 +150,12 @@ impl Held {
         }
     }
 
+    /// Whether this delivery was handed out and nobody is settling it.
+    pub(crate) fn holds(&self, tag: u64) -> bool {
+        let mut tags = self.lock();
+        tags.live && matches!(tags.mark(tag), Some(Mark::Taken))
+    }
+
     /// Gives a settlement up that could not be done.
     pub(crate) fn abandon(&self, tag: u64) {
         let mut tags = self.lock();

@@ -34,6 +34,18 @@ struct Inner {
     trouble: [Option<Text>; 2],
     /// Which slots will bring nothing more.
     drained: [bool; 2],
+    /// Suspects on their way to the quarantine.
+    diverting: usize,
+}
+
+/// A suspect is on its way to the quarantine as long as this lives.
+pub(crate) struct UnderWay(Arc<Intake>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.lock().diverting -= 1;
+        self.0.arrival.wake();
+    }
 }
 
 impl Intake {
@@ -53,6 +65,13 @@ impl Intake {
         inner.ready.extend(deliveries);
         drop(inner);
         self.arrival.wake();
+    }
+
+    /// A suspect is being moved. Until it is, nothing is handed out from the quarantine: whatever
+    /// kills this process there would cost the others, half moved, one more attempt.
+    pub(crate) fn divert(self: &Arc<Self>) -> UnderWay {
+        self.lock().diverting += 1;
+        UnderWay(self.clone())
     }
 
     /// A channel has ended: what it delivered and nobody took is forgotten, the rest is lost.
@@ -106,14 +125,26 @@ impl Intake {
     ) -> Poll<usize> {
         self.arrival.register(cx.waker());
         let mut inner = self.lock();
-        let count = inner.ready.len().min(max);
-        for (held, delivery) in inner.ready.drain(..count) {
+        let (mut count, mut waiting) = (0, VecDeque::new());
+        while count < max
+            && let Some((held, delivery)) = inner.ready.pop_front()
+        {
+            if held.quarantine && inner.diverting > 0 {
+                waiting.push_back((held, delivery));
+                continue;
+            }
             let [tag, _] = delivery.receipt.tag;
             held.taken(tag);
             into.push(delivery);
+            count += 1;
         }
+        // The quarantine has at most one.
+        for delivery in waiting.into_iter().rev() {
+            inner.ready.push_front(delivery);
+        }
+        let over = inner.ready.is_empty() && inner.drained.iter().all(|drained| *drained);
         match count {
-            0 if max > 0 && !inner.drained.iter().all(|drained| *drained) => Poll::Pending,
+            0 if max > 0 && !over => Poll::Pending,
             count => Poll::Ready(count),
         }
     }

@@ -177,7 +177,7 @@ async fn attempt(
         return;
     };
     *turn = turn.wrapping_add(1);
-    match dialer.dial(host, duty, limits).await {
+    match dialer.dial(host, duty, limits, None).await {
         Ok(session) => {
             state.send_replace(State::Up(Arc::new(session)));
         }

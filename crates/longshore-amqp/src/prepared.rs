@@ -3,39 +3,49 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use lapin::types::FieldTable;
 use longshore_core::{Declare, Error, ErrorKind, Result};
-use tokio::sync::Mutex;
 
 use crate::{
     delay::Ladder,
-    link::Link,
+    link::{Link, State},
     session::Session,
     topology::{declare_queue, verify_topic},
 };
 
 /// Remembers per connection, because a broker that was gone may have come back empty.
+///
+/// Asking also waits until a queue has a leader: what is published to one without, right after a
+/// restart, RabbitMQ loses on its way and notices only 10 s later.
 pub(crate) struct Prepared {
     link: Arc<Link>,
     /// Somebody asked this client to create nothing.
     verify_only: AtomicBool,
     seen: Mutex<Seen>,
+    asking: tokio::sync::Mutex<()>,
+}
+
+/// What must be there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Need {
+    Queue(String),
+    /// Publishing to none would close the channel for everybody.
+    Topic(String),
+    Ladder,
 }
 
 #[derive(Default)]
 struct Seen {
     epoch: u64,
-    ladder: bool,
-    topics: BTreeSet<String>,
-    queues: BTreeSet<String>,
+    needs: BTreeSet<Need>,
 }
 
-/// Names remembered at most; beyond that the oldest knowledge is dropped.
+/// Names remembered at most; beyond that all are asked for again.
 const MOST: usize = 4096;
 
 impl Prepared {
@@ -44,6 +54,7 @@ impl Prepared {
             link,
             verify_only: AtomicBool::new(false),
             seen: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
         }
     }
 
@@ -54,60 +65,77 @@ impl Prepared {
         }
     }
 
-    /// Makes sure of the delay ladder.
-    pub(crate) async fn ladder(&self) -> Result<()> {
-        let session = self.link.session().await?;
-        let mut seen = self.seen.lock().await;
-        seen.start(&session);
-        if seen.ladder {
+    /// Makes sure of one thing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSuchQueue`], or nobody could be asked. Nothing was published either way.
+    pub(crate) async fn has(&self, need: &Need) -> Result<()> {
+        if let State::Up(session) = &*self.link.watch().borrow()
+            && self.seen().contains(session.epoch, need)
+        {
             return Ok(());
         }
+        let session = self.link.session().await?;
+        // One asks, the others find the answer.
+        let asking = self.asking.lock().await;
+        if self.seen().contains(session.epoch, need) {
+            return Ok(());
+        }
+        let asked = match need {
+            Need::Queue(queue) => {
+                let none = FieldTable::default();
+                let found = declare_queue(&session, queue, none, Declare::Verify).await;
+                found.map(drop)
+            }
+            Need::Topic(topic) => verify_topic(&session, topic).await,
+            Need::Ladder => self.ladder(&session).await,
+        };
+        drop(asking);
+        match asked {
+            Ok(()) => {
+                self.seen().add(session.epoch, need);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable && *session.blocked().borrow() => {
+                Err(Error::new(
+                    ErrorKind::Full,
+                    "the broker takes no messages for want of memory or disk",
+                ))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ladder(&self, session: &Session) -> Result<()> {
         match self.verify_only.load(Ordering::Relaxed) {
-            true => Ladder::verify(&session).await.map_err(|error| {
+            true => Ladder::verify(session).await.map_err(|error| {
                 let why = "the delay ladder is missing and this client creates nothing; let a \
                            client that may create publish one delayed message";
                 Error::new(error.kind(), why).because(error)
-            })?,
-            false => Ladder::declare(&session).await?,
+            }),
+            false => {
+                Ladder::declare(session).await?;
+                Ladder::verify(session).await
+            }
         }
-        seen.ladder = true;
-        Ok(())
     }
 
-    /// Makes sure that a topic exists: publishing to none would close the channel for everybody.
-    pub(crate) async fn topic(&self, topic: &str) -> Result<()> {
-        let session = self.link.session().await?;
-        let mut seen = self.seen.lock().await;
-        seen.start(&session);
-        if !seen.topics.contains(topic) {
-            verify_topic(&session, topic).await?;
-            seen.topics.insert(topic.to_owned());
-        }
-        Ok(())
-    }
-
-    /// Makes sure that a queue exists before something is delayed to it: the ladder takes anything.
-    pub(crate) async fn queue(&self, queue: &str) -> Result<()> {
-        let session = self.link.session().await?;
-        let mut seen = self.seen.lock().await;
-        seen.start(&session);
-        if !seen.queues.contains(queue) {
-            let none = FieldTable::default();
-            declare_queue(&session, queue, none, Declare::Verify).await?;
-            seen.queues.insert(queue.to_owned());
-        }
-        Ok(())
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Seen {
-    fn start(&mut self, session: &Session) {
-        if self.epoch != session.epoch || self.topics.len() + self.queues.len() > MOST {
-            *self = Self {
-                epoch: session.epoch,
-                ..Self::default()
-            };
+    fn contains(&self, epoch: u64, need: &Need) -> bool {
+        self.epoch == epoch && self.needs.contains(need)
+    }
+
+    fn add(&mut self, epoch: u64, need: &Need) {
+        if self.epoch != epoch || self.needs.len() >= MOST {
+            self.needs.clear();
+            self.epoch = epoch;
         }
+        self.needs.insert(need.clone());
     }
 }
 

@@ -152,8 +152,14 @@ impl Dialer {
     /// # Errors
     /// [`ErrorKind::Denied`] for credentials, vhost and certificates, else
     /// [`ErrorKind::Unavailable`].
-    pub(crate) async fn dial(&self, host: &Host, duty: &str, limits: Limits) -> Result<Session> {
-        let watch = Arc::new(Watch::new(limits, self.ids.next()));
+    pub(crate) async fn dial(
+        &self,
+        host: &Host,
+        duty: &str,
+        limits: Limits,
+        room: Option<usize>,
+    ) -> Result<Session> {
+        let watch = Arc::new(Watch::new(limits, self.ids.next(), room));
         match timeout(self.patience, self.dial_without_limit(host, duty, &watch)).await {
             Ok(Ok(connection)) => Ok(Session {
                 epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),

@@ -18,7 +18,7 @@ use crate::{
     held::{End, Held, stale},
     intake::Intake,
     link::{Link, State},
-    prepared::{Prepared, is_missing},
+    prepared::{Need, Prepared, is_missing},
     publisher::{Letter, Publisher},
     topology::declare,
 };
@@ -77,9 +77,12 @@ impl Move {
 impl Settler for AmqpSettler {
     async fn start(&self, suspects: &[Receipt]) -> Vec<Result<()>> {
         // The broker counts the returns of what dies here; there is nothing to note before.
-        let live = |receipt: &Receipt| match self.0.intake.held(receipt.scope) {
-            Some(held) if held.is_live() => Ok(()),
-            _ => Err(stale()),
+        let live = |receipt: &Receipt| {
+            let [tag, _] = receipt.tag;
+            match self.0.intake.held(receipt.scope) {
+                Some(held) if held.is_live() && held.holds(tag) => Ok(()),
+                _ => Err(stale()),
+            }
         };
         suspects.iter().map(live).collect()
     }
@@ -184,9 +187,16 @@ impl Inner {
         let mut answers = Vec::with_capacity(moves.len());
         let delayed = |m: &Move| matches!(&m.settlement.verdict, Verdict::Retry { after } if !after.is_zero());
         let ladder = match moves.iter().any(delayed) {
-            true => self.prepared.ladder().await,
+            true => self.prepared.has(&Need::Ladder).await,
             false => Ok(()),
         };
+        for target in [&self.plan.lane, &self.plan.quarantine, &self.plan.dead] {
+            // Waits for its leader after a restart; what is missing shows when it is published to.
+            let found = self.prepared.has(&Need::Queue(target.clone())).await;
+            if found.is_err_and(|error| error.kind() == ErrorKind::Unavailable) {
+                break;
+            }
+        }
         let (mut letters, mut copied) = (Vec::new(), Vec::new());
         let (mut rejected, mut requeued) = (Vec::new(), Vec::new());
         for one in moves {

@@ -1,6 +1,7 @@
 //! RabbitMQ behind the contract.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc,
@@ -16,6 +17,8 @@ use longshore_core::{
     partition_of,
 };
 
+use tokio::time::timeout;
+
 use crate::{
     address::{Address, Query},
     admin::AmqpAdmin,
@@ -26,7 +29,7 @@ use crate::{
     guard::Server,
     link::Link,
     names,
-    prepared::Prepared,
+    prepared::{Need, Prepared},
     publisher::{Letter, Publisher},
     session::Dialer,
     settler::AmqpSettler,
@@ -47,6 +50,7 @@ pub(crate) struct AmqpTransport {
     prepared: Arc<Prepared>,
     admin: AmqpAdmin,
     clock: Arc<dyn Clock>,
+    confirm: Duration,
     closed: AtomicBool,
 }
 
@@ -105,6 +109,7 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
         consuming,
         replies,
         clock: options.clock,
+        confirm,
         closed: AtomicBool::new(false),
     }))
 }
@@ -134,8 +139,28 @@ impl AmqpTransport {
         }
     }
 
-    /// Where to publish a message, once everything it needs is there.
-    async fn letter(&self, outgoing: Outgoing) -> Result<Letter> {
+    /// Makes sure of all these, each once; answers what could not be.
+    async fn prepare(&self, needs: BTreeSet<Need>) -> BTreeMap<Need, (ErrorKind, String)> {
+        let mut missing = BTreeMap::new();
+        for need in needs {
+            let asked = timeout(self.confirm, self.prepared.has(&need)).await;
+            let asked = asked.unwrap_or_else(|_| {
+                let why = "the broker did not answer in time; nothing was sent";
+                Err(Error::new(ErrorKind::Unavailable, why))
+            });
+            if let Err(error) = asked {
+                let down = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Closed);
+                missing.insert(need, (error.kind(), error.to_string()));
+                if down {
+                    break;
+                }
+            }
+        }
+        missing
+    }
+
+    /// Where to publish a message, and what must be there before.
+    fn address(&self, outgoing: Outgoing) -> Result<(Letter, Vec<Need>)> {
         let Outgoing {
             to,
             envelope,
@@ -143,13 +168,19 @@ impl AmqpTransport {
             ..
         } = outgoing;
         let properties = first(&envelope)?;
+        let mut needs = Vec::new();
+        let unsupported = |why: String| Err(Error::new(ErrorKind::Unsupported, why));
         let (exchange, routing_key, mandatory) = match to {
             Destination::Queue(queue, part) => {
                 let queue = names::part(&Topology::new(queue), part)?;
+                needs.push(Need::Queue(queue.clone()));
                 (String::new(), queue, true)
             }
+            Destination::Topic(_) if !delay.is_zero() => {
+                return unsupported("RabbitMQ delays messages to queues, not to topics".to_owned());
+            }
             Destination::Topic(topic) => {
-                self.prepared.topic(&topic).await?;
+                needs.push(Need::Topic(topic.to_string()));
                 (topic.to_string(), topic_key(&envelope), true)
             }
             // A living requester's address counts as unroutable before RabbitMQ 4.2.
@@ -157,49 +188,30 @@ impl AmqpTransport {
                 (String::new(), address.as_str().to_owned(), false)
             }
             Destination::Reply(_) => {
-                return Err(Error::new(
-                    ErrorKind::Invalid,
-                    "replies may not go to this address",
-                ));
+                let why = "replies may not go to this address";
+                return Err(Error::new(ErrorKind::Invalid, why));
             }
-            other => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!("this transport cannot publish to {other:?}"),
-                ));
+            other => return unsupported(format!("this transport cannot publish to {other:?}")),
+        };
+        if delay > delay::LONGEST {
+            let days = delay::LONGEST.as_secs() / 86_400;
+            return unsupported(format!("the longest delay is {days} days"));
+        }
+        let (exchange, routing_key) = match Ladder::route(delay, &routing_key) {
+            Some(route) => {
+                needs.push(Need::Ladder);
+                route
             }
+            None => (exchange, routing_key),
         };
-        let (exchange, routing_key) = match delay.is_zero() {
-            true => (exchange, routing_key),
-            false => self.delayed(delay, &exchange, &routing_key).await?,
-        };
-        Ok(Letter {
+        let letter = Letter {
             exchange: short("exchange name", &exchange)?,
             routing_key: short("routing key", &routing_key)?,
             mandatory,
             properties,
             body: envelope.body,
-        })
-    }
-
-    async fn delayed(
-        &self,
-        delay: Duration,
-        exchange: &str,
-        queue: &str,
-    ) -> Result<(String, String)> {
-        let unsupported = |why: String| Err(Error::new(ErrorKind::Unsupported, why));
-        if !exchange.is_empty() {
-            return unsupported("RabbitMQ delays messages to queues, not to topics".to_owned());
-        }
-        if delay > delay::LONGEST {
-            let days = delay::LONGEST.as_secs() / 86_400;
-            return unsupported(format!("the longest delay is {days} days"));
-        }
-        self.prepared.queue(queue).await?;
-        self.prepared.ladder().await?;
-        let direct = || (String::new(), queue.to_owned());
-        Ok(Ladder::route(delay, queue).unwrap_or_else(direct))
+        };
+        Ok((letter, needs))
     }
 }
 
@@ -238,21 +250,33 @@ impl Transport for AmqpTransport {
     }
 
     async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Published>> {
+        if let Err(error) = self.check_open() {
+            return batch.iter().map(|_| Err(again(&error))).collect();
+        }
         let mut answers: Vec<Option<Result<Published>>> = Vec::with_capacity(batch.len());
-        let (mut letters, mut indices) = (Vec::with_capacity(batch.len()), Vec::new());
+        let (mut addressed, mut all) = (Vec::with_capacity(batch.len()), BTreeSet::new());
         for (index, outgoing) in batch.into_iter().enumerate() {
-            let letter = match self.check_open() {
-                Ok(()) => self.letter(outgoing).await,
-                Err(error) => Err(error),
-            };
-            match letter {
-                Ok(letter) => {
-                    letters.push(letter);
-                    indices.push(index);
+            match self.address(outgoing) {
+                Ok((letter, needs)) => {
+                    all.extend(needs.iter().cloned());
+                    addressed.push((index, letter, needs));
                     answers.push(None);
                 }
                 Err(error) => answers.push(Some(Err(error))),
             }
+        }
+        let missing = self.prepare(all).await;
+        let unreachable = |kind| matches!(kind, ErrorKind::Unavailable | ErrorKind::Closed);
+        let down = missing.values().find(|(kind, _)| unreachable(*kind));
+        let (mut letters, mut indices) = (Vec::with_capacity(addressed.len()), Vec::new());
+        for (index, letter, needs) in addressed {
+            let why = needs.iter().find_map(|need| missing.get(need)).or(down);
+            if let (Some((kind, text)), Some(place)) = (why, answers.get_mut(index)) {
+                *place = Some(Err(Error::new(*kind, text.clone())));
+                continue;
+            }
+            letters.push(letter);
+            indices.push(index);
         }
         let published = self.publisher.publish(letters).await;
         for (index, answer) in indices.into_iter().zip(published) {
@@ -315,6 +339,10 @@ impl Transport for AmqpTransport {
         self.closed.store(true, Ordering::Release);
         tokio::join!(self.consuming.close(within), self.publishing.close(within));
     }
+}
+
+fn again(error: &Error) -> Error {
+    Error::new(error.kind(), error.to_string())
 }
 
 /// What is not built yet is refused, never ignored.

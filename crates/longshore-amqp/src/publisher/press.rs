@@ -297,6 +297,7 @@ impl Press {
     /// Answers the callers whose time is up. What is on the wire stays there.
     fn expire(&mut self) {
         let now = Instant::now();
+        let mut overdue = false;
         while let Some((at, caller)) = self.deadlines.front().copied()
             && at <= now
         {
@@ -310,29 +311,49 @@ impl Press {
                     true => Err(late("publishing")),
                     false => Err(self.why_not()),
                 };
+                overdue |= self.aloft.contains_key(&slot);
                 self.answer(slot, answer);
             }
+        }
+        if overdue {
+            self.retire();
+        }
+    }
+
+    /// Gives up a channel that owes a confirm. After a restart RabbitMQ can lose a publish on its way
+    /// to a queue without a leader and notices 10 s later; another channel works at once.
+    fn retire(&mut self) {
+        // A blocked connection owes every confirm, and no channel of it would work.
+        if let Some(line) = self.line.take_if(|line| !*line.blocked.borrow()) {
+            let mut close = Box::pin(async move {
+                let _ = line.channel.close(200, "overdue".into()).await;
+            });
+            // The first poll queues the frame; nobody waits for the answer.
+            let _ = close.poll_unpin(&mut Context::from_waker(Waker::noop()));
         }
     }
 
     /// Why nothing could be sent. Said only of what was not.
     fn why_not(&self) -> Error {
-        match (&self.line, &self.refusal) {
-            (Some(line), _) => Error::new(
+        let blocked = match &*self.link.borrow() {
+            State::Up(session) => *session.blocked().borrow(),
+            _ => false,
+        };
+        if blocked || self.line.is_some() {
+            return Error::new(
                 ErrorKind::Full,
-                match *line.blocked.borrow() {
+                match blocked {
                     true => "the broker takes no messages for want of memory or disk",
                     false => "the broker takes messages slower than they are published",
                 },
-            ),
-            (None, Some((kind, text))) => {
-                let kind = match kind {
-                    ErrorKind::Denied | ErrorKind::Closed => *kind,
-                    _ => ErrorKind::Unavailable,
-                };
-                Error::new(kind, text.clone())
+            );
+        }
+        match &self.refusal {
+            Some((kind @ (ErrorKind::Denied | ErrorKind::Closed), text)) => {
+                Error::new(*kind, text.clone())
             }
-            (None, None) => Error::new(ErrorKind::Unavailable, "the broker cannot be reached"),
+            Some((_, text)) => Error::new(ErrorKind::Unavailable, text.clone()),
+            None => Error::new(ErrorKind::Unavailable, "the broker cannot be reached"),
         }
     }
 }

@@ -65,7 +65,7 @@ fn bomb(levels: usize) -> Vec<u8> {
 }
 
 fn watch() -> Arc<Watch> {
-    Arc::new(Watch::new(Limits::default(), 5))
+    Arc::new(Watch::new(Limits::default(), 5, None))
 }
 
 fn filtered(watch: &Arc<Watch>, input: &[u8], cuts: &[usize]) -> Vec<u8> {
@@ -193,6 +193,22 @@ impl ReturnOf {
             routing_key: self.1.as_bytes().into(),
         }
     }
+}
+
+#[test]
+fn an_expected_cancel_ok_waits_for_the_qos_ok_and_lets_deliveries_pass() {
+    let cancel_ok = frame(METHOD, CHANNEL, b"\0\x3c\0\x1f\x03tag");
+    let qos_ok = frame(METHOD, CHANNEL, &[0, 60, 0, 11]);
+    let late = message(CHANNEL, b"late");
+    let input = [&cancel_ok[..], &late, &qos_ok].concat();
+    let watch = watch();
+    assert_eq!(filtered(&watch, &input, &[]), input);
+    watch.cancels.expect(8);
+    assert_eq!(filtered(&watch, &input, &[]), input);
+    watch.cancels.expect(CHANNEL);
+    let ordered = [&late[..], &cancel_ok, &qos_ok].concat();
+    assert_eq!(filtered(&watch, &input, &[5]), ordered);
+    assert_eq!(filtered(&watch, &input, &[]), input);
 }
 
 #[test]
