@@ -136,7 +136,10 @@ impl Keeper {
                     let why = self.shared.intake.ended_with();
                     let why = why.map_or_else(|| "the source ended".to_owned(), |e| e.to_string());
                     tracing::warn!(queue = %self.queue.name(), why, "subscribing again");
-                    self.shared.trouble.set(Some(why.into()));
+                    // Another may have been opened before this was heard of.
+                    if !self.shared.intake.is_open() {
+                        self.shared.trouble.set(Some(why.into()));
+                    }
                     if again_at + LONGEST_PAUSE < Instant::now() {
                         pause = FIRST_PAUSE;
                     }
