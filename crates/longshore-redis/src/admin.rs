@@ -15,7 +15,8 @@ use crate::{
     site::Site,
 };
 
-/// Reads figures and dead letters over the connection for settling.
+/// Reads figures and dead letters over links of its own: pages of dead letters are large, and no
+/// settlement waits behind them.
 pub(crate) struct RedisAdmin {
     site: Arc<Site>,
     links: Arc<Links>,
@@ -26,9 +27,14 @@ pub(crate) struct RedisAdmin {
 const ALIVE: Duration = Duration::from_secs(15);
 
 impl RedisAdmin {
-    pub(crate) fn new(site: Arc<Site>, links: Arc<Links>) -> Self {
+    pub(crate) fn new(site: Arc<Site>) -> Self {
+        let links = Arc::new(Links::new(Arc::clone(&site), "admin"));
         let dead = DeadLetters::new(Arc::clone(&site), Arc::clone(&links));
         Self { site, links, dead }
+    }
+
+    pub(crate) fn close(&self) {
+        self.links.close();
     }
 }
 

@@ -140,10 +140,18 @@ impl Table {
         places
     }
 
-    /// Takes `deliveries` in and gives back the places reserved for them.
-    pub(crate) fn arrive(&self, reserved: usize, deliveries: Vec<(Held, Delivery)>) {
+    /// Takes `deliveries` in and frees the places reserved for them. A source that has stopped takes
+    /// nothing: its holder may have been told already that no more will come.
+    #[must_use = "what is refused has to be given back to the broker"]
+    pub(crate) fn arrive(&self, reserved: usize, deliveries: Vec<(Held, Delivery)>) -> Vec<Held> {
         let mut inner = self.lock();
         inner.reserved = inner.reserved.saturating_sub(reserved);
+        if inner.stopped {
+            return deliveries.into_iter().map(|(held, _)| held).collect();
+        }
+        for (held, _) in &deliveries {
+            inner.claims.remove(&held.id);
+        }
         for (held, mut delivery) in deliveries {
             if let Some(before) = inner.by_id.get(&held.id).copied() {
                 // It came back to us: the earlier lock on it is over.
@@ -162,6 +170,14 @@ impl Table {
         if !inner.arrived.is_empty() {
             wake(&mut inner.receiver);
         }
+        self.changed(inner, false);
+        Vec::new()
+    }
+
+    /// Frees places that were reserved in vain.
+    pub(crate) fn unreserve(&self, reserved: usize) {
+        let mut inner = self.lock();
+        inner.reserved = inner.reserved.saturating_sub(reserved);
         self.changed(inner, false);
     }
 

@@ -7,10 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     convert,
-    entry::Entry,
+    entry::{Entry, EntryId},
     held::{Claim, Held, Table},
     link::Links,
-    names::{Keys, reply_prefix},
+    names::{GROUP, Keys, reply_prefix},
+    scripts::{self, RELEASE},
     site::{Site, patience},
 };
 
@@ -26,8 +27,6 @@ pub(crate) struct Lane {
     pub(crate) links: Arc<Links>,
     /// Ends the tasks at once, whatever they are doing.
     pub(crate) killed: CancellationToken,
-    /// Cancelled once the reader has ended: nothing more can arrive.
-    pub(crate) left: CancellationToken,
 }
 
 impl Lane {
@@ -48,7 +47,6 @@ impl Lane {
             site,
             links,
             killed,
-            left: CancellationToken::new(),
         }
     }
 
@@ -67,7 +65,12 @@ impl Lane {
 
     /// Takes entries in. `sent` is when the command that locked them was sent: counted from there,
     /// their locks last at least as long on the server's clock.
-    pub(crate) fn arrive(&self, reserved: usize, sent: Duration, entries: Vec<(Entry, Claim)>) {
+    pub(crate) async fn arrive(
+        &self,
+        reserved: usize,
+        sent: Duration,
+        entries: Vec<(Entry, Claim)>,
+    ) {
         let prefix = reply_prefix(&self.site.options.key_prefix);
         let limits = &self.subscription.limits;
         let mut deliveries = Vec::with_capacity(entries.len());
@@ -96,6 +99,27 @@ impl Lane {
             };
             deliveries.push((held, delivery));
         }
-        self.table.arrive(reserved, deliveries);
+        let refused = self.table.arrive(reserved, deliveries);
+        if !refused.is_empty() {
+            let refused: Vec<_> = refused.iter().map(|held| (held.id, held.base)).collect();
+            self.give_back(&refused).await;
+        }
+    }
+
+    /// Gives back what arrived too late to be taken, each with the starts noted before.
+    pub(crate) async fn give_back(&self, entries: &[(EntryId, u64)]) {
+        let mut command = RELEASE.call(&[&self.keys.stream]);
+        command.arg(GROUP).arg(&self.consumer);
+        for (id, base) in entries {
+            command.arg(id.to_string()).arg(*base);
+        }
+        let limit = self.patience();
+        if let Err(broken) = scripts::run(&self.links, self.keys.slot, command, limit).await {
+            tracing::warn!(
+                count = entries.len(),
+                error = %broken.into_error(),
+                "messages could not be given back and wait for their lock to end"
+            );
+        }
     }
 }

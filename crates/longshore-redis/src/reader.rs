@@ -9,13 +9,13 @@ use longshore_core::{Declare, ErrorKind};
 use redis::Value;
 
 use crate::{
-    entry::{Entry, read_reply},
+    entry::read_reply,
     failure::{is_missing, refused},
     held::Claim,
     lane::Lane,
     link::{Link, pauses},
     names::GROUP,
-    scripts::{self, LEAVE, RELEASE},
+    scripts::{self, LEAVE},
     takeover, topology,
 };
 
@@ -42,7 +42,6 @@ pub(crate) async fn run(lane: Arc<Lane>, link: Link) {
         () = read(&lane, &link) => {}
     }
     link.close();
-    lane.left.cancel();
 }
 
 async fn read(lane: &Lane, link: &Link) {
@@ -99,12 +98,12 @@ async fn read_once(lane: &Lane, link: &Link, places: usize) -> Pause {
     let reply = match reply {
         Ok(replies) => replies.into_iter().next().unwrap_or(Value::Nil),
         Err(broken) => {
-            lane.table.arrive(places, Vec::new());
+            lane.table.unreserve(places);
             return Pause::Yes(broken.into_error().to_string());
         }
     };
     if let Value::ServerError(error) = &reply {
-        lane.table.arrive(places, Vec::new());
+        lane.table.unreserve(places);
         if is_missing(error) {
             return declare_again(lane).await;
         }
@@ -112,17 +111,11 @@ async fn read_once(lane: &Lane, link: &Link, places: usize) -> Pause {
     }
     lane.table.set_trouble(None);
     let entries = read_reply(reply);
-    if lane.table.lock().stopped {
-        // Arrived after the last look of whoever stopped: nobody will take these.
-        lane.table.arrive(places, Vec::new());
-        give_back(lane, &entries).await;
-        return Pause::No;
-    }
     let entries = entries
         .into_iter()
         .map(|entry| (entry, Claim::FRESH))
         .collect();
-    lane.arrive(places, sent, entries);
+    lane.arrive(places, sent, entries).await;
     Pause::No
 }
 
@@ -166,21 +159,6 @@ async fn trouble(lane: &Lane, link: &Link, delays: &mut backon::ExponentialBacko
 async fn stopped(lane: &Lane) {
     while !lane.table.lock().stopped {
         lane.table.freed.notified().await;
-    }
-}
-
-async fn give_back(lane: &Lane, entries: &[Entry]) {
-    if entries.is_empty() {
-        return;
-    }
-    let mut command = RELEASE.call(&[&lane.keys.stream]);
-    command.arg(GROUP).arg(&lane.consumer);
-    for entry in entries {
-        command.arg(entry.id.to_string()).arg(0);
-    }
-    if let Err(broken) = scripts::run(&lane.links, lane.keys.slot, command, lane.patience()).await {
-        let error = broken.into_error();
-        tracing::warn!(count = entries.len(), %error, "messages could not be given back and wait for their lock to end");
     }
 }
 

@@ -28,8 +28,8 @@ struct Job {
     /// Starts noted when it was taken.
     base: u64,
     attempt: u32,
-    /// Nobody else can have it: no owner check is needed.
-    certain: bool,
+    /// Until then nobody else can have it: no owner check is needed.
+    certain_until: Duration,
     /// The entry is held and no other settlement of it is under way.
     ours: bool,
     /// It was sent before, and no answer came.
@@ -127,7 +127,7 @@ fn job(lane: &Lane, settlement: Settlement) -> Job {
         id: EntryId { ms: 0, sequence: 0 },
         base: 0,
         attempt: settlement.attempt,
-        certain: false,
+        certain_until: Duration::ZERO,
         ours: false,
         tried: false,
         answer: None,
@@ -159,8 +159,7 @@ fn job(lane: &Lane, settlement: Settlement) -> Job {
             job.id = held.id;
             job.base = held.base;
             job.attempt = held.attempt;
-            let margin = lane.subscription.lock / 6;
-            job.certain = held.certain_until > lane.now() + margin;
+            job.certain_until = held.certain_until;
         }
         _ => job.answer = Some(Err(stale())),
     }
@@ -172,10 +171,12 @@ async fn round(lane: &Lane, jobs: &mut [Job], limit: Duration) -> Result<()> {
     let mut pipeline = Pipeline::new();
     let open = |job: &&mut Job| job.answer.is_none();
     let is_complete = |job: &Job| matches!(job.settlement.verdict, Verdict::Complete);
+    // Time for the command to get there.
+    let soon = lane.now() + lane.subscription.lock / 6;
     let (mut fast, mut checked, mut released, mut single) = (vec![], vec![], vec![], vec![]);
     for job in jobs.iter_mut().filter(open) {
         match job.settlement.verdict {
-            _ if is_complete(job) && job.certain && !job.tried => fast.push(job),
+            _ if is_complete(job) && job.certain_until > soon && !job.tried => fast.push(job),
             _ if is_complete(job) => checked.push(job),
             Verdict::Release => released.push(job),
             _ => single.push(job),

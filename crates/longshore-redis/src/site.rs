@@ -30,6 +30,8 @@ pub(crate) struct Site {
     pub(crate) closed: CancellationToken,
     certificates: TlsCertificates,
     slots: Mutex<Vec<(u16, u16, Host)>>,
+    /// Held while slots are learned; when that last failed.
+    learned: tokio::sync::Mutex<Option<Duration>>,
 }
 
 /// An open connection, and whether it has been seen to end.
@@ -64,6 +66,7 @@ impl Site {
                 root_cert,
             },
             slots: Mutex::new(Vec::new()),
+            learned: tokio::sync::Mutex::new(None),
         }
     }
 
@@ -75,7 +78,21 @@ impl Site {
         if let Some(host) = self.known_node(slot) {
             return Ok(Some(host));
         }
-        self.learn_slots().await?;
+        let mut learned = self.learned.lock().await;
+        if let Some(host) = self.known_node(slot) {
+            return Ok(Some(host));
+        }
+        // Everybody who needs a slot waits here; not everybody has to find out that none is known.
+        let now = self.options.clock.monotonic();
+        if learned.is_some_and(|failed| now.saturating_sub(failed) < Duration::from_millis(200)) {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "no node of the Redis Cluster says who holds which slot",
+            ));
+        }
+        let outcome = self.learn_slots().await;
+        *learned = outcome.is_err().then(|| self.options.clock.monotonic());
+        outcome?;
         self.known_node(slot).map(Some).ok_or_else(|| {
             Error::new(
                 ErrorKind::Unavailable,
@@ -98,13 +115,17 @@ impl Site {
             return Err(Error::new(ErrorKind::Closed, "the client was closed"));
         }
         let limit = self.options.connect_timeout;
-        match tokio::time::timeout(limit, self.open_unbounded(place, role)).await {
-            Ok(opened) => opened,
-            Err(_) => Err(Error::new(
+        let opened = tokio::time::timeout(limit, self.open_unbounded(place, role)).await;
+        let opened = opened.unwrap_or_else(|_| {
+            Err(Error::new(
                 ErrorKind::Unavailable,
                 format!("no Redis server answered within {limit:?}"),
-            )),
+            ))
+        });
+        if opened.is_err() {
+            self.forget_slots();
         }
+        opened
     }
 
     async fn open_unbounded(&self, place: &Place, role: &str) -> Result<Opened> {
@@ -120,7 +141,6 @@ impl Site {
         let mut opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                self.forget_slots();
                 return Err(unreachable(&self.address, &error));
             }
         };
@@ -139,7 +159,6 @@ impl Site {
         if let Some(Value::Array(role)) = replies.into_iter().nth(1) {
             let role = role.into_iter().next().and_then(text);
             if role.is_some_and(|role| role != "master") {
-                self.forget_slots();
                 return Err(Error::new(
                     ErrorKind::Unavailable,
                     format!("the Redis server at {host} is a replica and takes no writes"),

@@ -7,6 +7,8 @@ use std::{
 
 use longshore_core::{Delivery, Error, ErrorKind, Receipt, Result, Source, Text};
 
+use tokio_util::sync::DropGuard;
+
 use crate::{delay::Promoter, lane::Lane};
 
 /// The framework's end of a subscription; the work is done by tasks.
@@ -14,6 +16,8 @@ pub(crate) struct RedisSource {
     pub(crate) lane: Arc<Lane>,
     /// Delays of the queue are kept while anybody here consumes it.
     pub(crate) _promoter: Arc<Promoter>,
+    /// The tasks run on while anybody here holds a source, even without the transport.
+    pub(crate) _alive: Arc<DropGuard>,
 }
 
 impl Source for RedisSource {

@@ -108,7 +108,11 @@ pub(crate) async fn recover(lane: &Lane) -> Result<(), Broken> {
             };
             left |= places < unseen.len();
             if stopped {
-                give_back(lane, &unseen).await?;
+                let ids: Vec<_> = unseen
+                    .iter()
+                    .map(|(row, claim, _)| (row.id, claim.base))
+                    .collect();
+                lane.give_back(&ids).await;
             } else {
                 unseen.truncate(places);
                 take(lane, places, &unseen, 0).await?;
@@ -179,7 +183,7 @@ async fn take(
     idle: u64,
 ) -> Result<(), Broken> {
     if rows.is_empty() {
-        lane.table.arrive(places, Vec::new());
+        lane.table.unreserve(places);
         return Ok(());
     }
     let mut command = CLAIM.call(&[&lane.keys.stream]);
@@ -204,28 +208,27 @@ async fn take(
     }
     let sent = lane.now();
     let reply = scripts::run(&lane.links, lane.keys.slot, command, lane.patience()).await;
-    let lost = matches!(reply, Err(Broken::After(_)));
-    {
-        let mut inner = lane.table.lock();
-        for (row, claim, _) in rows {
-            if lost {
-                inner.claims.insert(
-                    row.id,
-                    Claim {
-                        answer_lost: true,
-                        ..*claim
-                    },
-                );
-            } else {
-                inner.claims.remove(&row.id);
-            }
-        }
-        inner.unseen |= lost;
-    }
-    let taken = match reply {
-        Ok(reply) => entries(reply),
+    let reply = match reply {
+        Ok(reply) => reply,
         Err(broken) => {
-            lane.table.arrive(places, Vec::new());
+            let mut inner = lane.table.lock();
+            let answer_lost = matches!(broken, Broken::After(_));
+            for (row, claim, _) in rows {
+                if answer_lost {
+                    inner.claims.insert(
+                        row.id,
+                        Claim {
+                            answer_lost,
+                            ..*claim
+                        },
+                    );
+                } else {
+                    inner.claims.remove(&row.id);
+                }
+            }
+            inner.unseen |= answer_lost;
+            drop(inner);
+            lane.table.unreserve(places);
             return Err(broken);
         }
     };
@@ -234,24 +237,17 @@ async fn take(
             .find(|(row, ..)| row.id == id)
             .map(|(_, claim, _)| *claim)
     };
-    let taken = taken.into_iter().filter_map(|entry| {
+    let taken = entries(reply).into_iter().filter_map(|entry| {
         let claim = claim_of(entry.id)?;
         Some((entry, claim))
     });
-    lane.arrive(places, sent, taken.collect());
-    Ok(())
-}
-
-/// Gives back what was found too late to be taken.
-async fn give_back(lane: &Lane, rows: &[(Pending, Claim, u64)]) -> Result<(), Broken> {
-    let mut command = scripts::RELEASE.call(&[&lane.keys.stream]);
-    command.arg(GROUP).arg(&lane.consumer);
-    for (row, claim, _) in rows {
-        command.arg(row.id.to_string()).arg(claim.base);
+    // First taken in, then forgotten as a claim: in between, a comparison would take it for new.
+    lane.arrive(places, sent, taken.collect()).await;
+    let mut inner = lane.table.lock();
+    for (row, ..) in rows {
+        inner.claims.remove(&row.id);
     }
-    scripts::run(&lane.links, lane.keys.slot, command, lane.patience())
-        .await
-        .map(|_| ())
+    Ok(())
 }
 
 /// One page of the pending list. Nothing where the queue is missing: the reader sees to that.

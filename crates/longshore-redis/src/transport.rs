@@ -12,7 +12,10 @@ use longshore_core::{
     Result, Subscribed, Subscription, Topology, Transport, defaults,
 };
 use redis::Value;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::{
     address::{Address, Kind},
@@ -43,8 +46,11 @@ pub(crate) struct RedisTransport {
     renewal: Mutex<Option<Arc<Renewal>>>,
     promoters: Mutex<BTreeMap<Name, Weak<Promoter>>>,
     lanes: Mutex<Vec<Weak<Lane>>>,
+    /// Those that may hold entries.
     tasks: TaskTracker,
     killed: CancellationToken,
+    /// Shared with every source: the last of them ends the tasks.
+    alive: Arc<DropGuard>,
 }
 
 impl RedisTransport {
@@ -61,17 +67,19 @@ impl RedisTransport {
         capabilities.atomic_topics = !cluster;
         capabilities.longest_delay = Some(defaults::LONGEST_DELAY);
         capabilities.durable = durable;
+        let killed = CancellationToken::new();
         Ok(Self {
             capabilities,
             publisher: Publisher::new(Arc::clone(&site)),
-            admin: RedisAdmin::new(Arc::clone(&site), Arc::clone(&links)),
+            admin: RedisAdmin::new(Arc::clone(&site)),
             links,
             site,
             renewal: Mutex::new(None),
             promoters: Mutex::new(BTreeMap::new()),
             lanes: Mutex::new(Vec::new()),
             tasks: TaskTracker::new(),
-            killed: CancellationToken::new(),
+            alive: Arc::new(killed.clone().drop_guard()),
+            killed,
         })
     }
 
@@ -104,7 +112,7 @@ impl RedisTransport {
             return promoter;
         }
         let (promoter, work) = Promoter::new(lane);
-        self.tasks.spawn(work.run());
+        tokio::spawn(work.run());
         let promoter = Arc::new(promoter);
         promoters.insert(queue.clone(), Arc::downgrade(&promoter));
         promoter
@@ -173,6 +181,7 @@ impl Transport for RedisTransport {
         let source = RedisSource {
             lane: Arc::clone(&lane),
             _promoter: promoter,
+            _alive: Arc::clone(&self.alive),
         };
         Ok((Box::new(source), Arc::new(RedisSettler(lane))))
     }
@@ -198,27 +207,13 @@ impl Transport for RedisTransport {
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
         self.tasks.close();
-        let _ = tokio::time::timeout(within, self.wait_for_readers(&lanes)).await;
+        let _ = tokio::time::timeout(within, self.tasks.wait()).await;
         // 3. Whatever still runs ends, and nothing connects any more.
         self.site.closed.cancel();
         self.killed.cancel();
         self.publisher.close();
         self.links.close();
-    }
-}
-
-impl RedisTransport {
-    /// Promoters run until they are killed, so it is the lanes that are waited for.
-    async fn wait_for_readers(&self, lanes: &[Arc<Lane>]) {
-        for lane in lanes {
-            lane.left.cancelled().await;
-        }
-    }
-}
-
-impl Drop for RedisTransport {
-    fn drop(&mut self) {
-        self.killed.cancel();
+        self.admin.close();
     }
 }
 

@@ -165,7 +165,7 @@ impl Consumer {
         self.receive(1).await.pop().unwrap()
     }
 
-    pub async fn settle(&self, delivery: Delivery, verdict: Verdict) -> Result<()> {
+    pub async fn settle(&mut self, delivery: Delivery, verdict: Verdict) -> Result<()> {
         let settlement = Settlement::new(
             delivery.receipt,
             delivery.attempt,
@@ -180,7 +180,7 @@ impl Consumer {
             .map_err(|refused| refused.error)
     }
 
-    pub async fn complete(&self, deliveries: Vec<Delivery>) -> Vec<Result<()>> {
+    pub async fn complete(&mut self, deliveries: Vec<Delivery>) -> Vec<Result<()>> {
         let batch = deliveries
             .iter()
             .map(|d| Settlement::complete(d.receipt, d.attempt))
