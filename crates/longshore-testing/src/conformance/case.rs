@@ -15,6 +15,8 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// Without this it cannot run.
     pub(crate) need: Need,
+    /// Whether others beside it would spoil it: it breaks the broker, or measures time.
+    pub(crate) alone: bool,
     /// Runs it.
     pub(crate) run: fn(Arc<Stage>) -> Running,
 }
@@ -75,7 +77,7 @@ impl Need {
     }
 
     /// Whether other cases would suffer from it.
-    pub(crate) fn is_fault(self) -> bool {
+    pub(crate) const fn is_fault(self) -> bool {
         matches!(self, Self::Cut | Self::Outage | Self::Freeze)
     }
 
@@ -90,17 +92,21 @@ impl Need {
     }
 }
 
-/// Lists the cases of a file: `cases![first, second needs Topics]`.
+/// Lists the cases of a file: `cases![first, second needs Topics, third needs Delays alone]`.
 macro_rules! cases {
-    ($($name:ident $(needs $need:ident)?),* $(,)?) => {
+    ($($name:ident $(needs $need:ident $($alone:ident)?)?),* $(,)?) => {
         pub(super) const CASES: &[$crate::conformance::case::Case] = &[
             $($crate::conformance::case::Case {
                 name: stringify!($name),
                 need: $crate::conformance::case::cases!(@need $($need)?),
+                alone: $crate::conformance::case::cases!(@need $($need)?).is_fault()
+                    || $crate::conformance::case::cases!(@alone $($($alone)?)?),
                 run: |stage| Box::pin($name(stage)),
             }),*
         ];
     };
+    (@alone) => { false };
+    (@alone alone) => { true };
     (@need) => { $crate::conformance::case::Need::Nothing };
     (@need $need:ident) => { $crate::conformance::case::Need::$need };
 }

@@ -23,7 +23,8 @@
 //! Cases follow the transport's own [`Capabilities`](longshore_core::Capabilities). Where one is
 //! absent, its cases check instead that asking for it is a clear error. Cases that need a broker to
 //! be killed, cut off or frozen run where [`Suite::faults`] says how, and are listed as ignored with
-//! the reason where it does not. They run alone; all others run side by side.
+//! the reason where it does not. They, and those that measure delays, run alone; all others run side
+//! by side.
 //!
 //! Queues have names unique to the run and stay behind on the broker, which has no way to delete
 //! them in the contract. Use a broker made for tests.

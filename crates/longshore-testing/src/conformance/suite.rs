@@ -104,8 +104,7 @@ impl Suite {
     fn trial(self: &Arc<Self>, case: &'static Case, run: Text, alone: Arc<RwLock<()>>) -> Trial {
         let suite = self.clone();
         let trial = Trial::ignorable_test(case.name, move || {
-            // A fault hits every connection, so its case waits until it is alone.
-            if case.need.is_fault() {
+            if case.alone {
                 let _alone = alone.write().unwrap_or_else(PoisonError::into_inner);
                 suite.run_named(case, run)
             } else {

@@ -14,8 +14,8 @@ use crate::conformance::{
 };
 
 cases![
-    p8_two_hundred_delayed_messages_are_never_early_and_hardly_late needs Delays,
-    p8_two_hundred_retries_are_never_early_and_hardly_late needs Delays,
+    p8_two_hundred_delayed_messages_are_never_early_and_hardly_late needs Delays alone,
+    p8_two_hundred_retries_are_never_early_and_hardly_late needs Delays alone,
     p8_a_long_delay_holds_back_no_short_one needs Delays,
     p8_delays_to_a_missing_queue_hold_back_nobody needs Delays,
     p8_a_delayed_message_is_seen_by_nobody_before_its_time needs Delays,
