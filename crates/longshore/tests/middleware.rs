@@ -300,10 +300,12 @@ async fn each_attempt_may_call_the_handler_once_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_layer_that_panics_when_it_is_cloned_costs_its_message_and_nobody_else() {
-    struct Brittle<S>(S);
+    /// Panics at the first clone.
+    struct Brittle<S>(S, Arc<AtomicUsize>);
     impl<S: Clone> Clone for Brittle<S> {
         fn clone(&self) -> Self {
-            panic!("cloned")
+            assert!(self.1.fetch_add(1, Ordering::Relaxed) > 0, "cloned");
+            Self(self.0.clone(), Arc::clone(&self.1))
         }
     }
     impl<S> tower_service::Service<Context> for Brittle<S>
@@ -323,24 +325,10 @@ async fn a_layer_that_panics_when_it_is_cloned_costs_its_message_and_nobody_else
             self.0.call(cx)
         }
     }
-    let seen = Seen::new();
-    let log = seen.clone();
-    let route = order_route(&seen).layer(tower_layer::layer_fn(Brittle));
-    let router = Router::new().route(route).handle_fn(move |_: Refund, _| {
-        log.add("refund".to_owned());
-        std::future::ready(Ok(()))
-    });
-    let under_test = QueueUnderTest::new();
-    under_test.publish(&Order { id: 1 }).await;
-    under_test.publish(&Refund { order: 1 }).await;
-    let worker = under_test
-        .worker(router)
-        .max_attempts(1)
-        .start()
-        .await
-        .unwrap();
-    under_test.settled().await;
-    worker.stop().await;
-    assert_eq!(seen.all(), ["refund"]);
+    let (seen, clones) = (Seen::new(), Arc::new(AtomicUsize::new(0)));
+    let brittle = tower_layer::layer_fn(move |inner| Brittle(inner, Arc::clone(&clones)));
+    let router = Router::new().route(order_route(&seen)).layer(brittle);
+    let under_test = handle(router, &[1, 2]).await;
+    assert_eq!(seen.all(), ["order 2"]);
     assert_eq!(under_test.letter().await.detail, "panicked: cloned");
 }

@@ -250,10 +250,23 @@ async fn a_route_without_a_limit_of_its_own_has_that_of_the_worker() {
     assert_eq!(letter.detail, "the time limit of 50s passed");
 }
 
+/// Lets blocked handlers go on, at the latest when it is dropped: a runtime waits for their threads.
+struct GoOn(Arc<AtomicBool>);
+
+impl GoOn {
+    fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for GoOn {
+    fn drop(&mut self) {
+        self.now();
+    }
+}
+
 /// A worker with one slot whose handler blocks its thread until told.
-async fn blocking(
-    under_test: &QueueUnderTest,
-) -> (WorkerHandle, Log<&'static str>, Arc<AtomicBool>) {
+async fn blocking(under_test: &QueueUnderTest) -> (WorkerHandle, Log<&'static str>, GoOn) {
     let (seen, go_on) = (Log::new(), Arc::new(AtomicBool::new(false)));
     let (log, told) = (seen.clone(), Arc::clone(&go_on));
     let runtime = std::thread::current().id();
@@ -278,7 +291,7 @@ async fn blocking(
         .worker(router)
         .concurrency(1)
         .stop_deadline(Duration::from_millis(50));
-    (worker.start().await.unwrap(), seen, go_on)
+    (worker.start().await.unwrap(), seen, GoOn(go_on))
 }
 
 #[tokio::test]
@@ -293,7 +306,7 @@ async fn a_blocking_handler_past_its_limit_is_cancelled_keeps_its_slot_and_then_
         (1, 1, 0, 0),
         "one slot, one lock"
     );
-    go_on.store(true, Ordering::Relaxed);
+    go_on.now();
     under_test.settled().await;
     assert_eq!(
         seen.all(),
@@ -323,7 +336,7 @@ async fn a_stop_does_not_wait_for_a_blocking_handler_beyond_its_deadline() {
     seen.reaches(2).await;
     assert_eq!(seen.all(), ["started", "cancelled"]);
     assert_eq!(under_test.counts().await, (1, 0, 0, 0), "it comes back");
-    go_on.store(true, Ordering::Relaxed);
+    go_on.now();
     seen.reaches(3).await;
     assert_eq!(
         under_test.counts().await,
@@ -344,6 +357,7 @@ fn a_blocking_handler_past_its_limit_before_a_thread_was_free_does_not_start() {
         let under_test = QueueUnderTest::new();
         let (seen, go_on) = (Log::new(), Arc::new(AtomicBool::new(false)));
         let (log, told) = (seen.clone(), Arc::clone(&go_on));
+        let go_on = GoOn(go_on);
         let function = move |order: Order, cx: Context| {
             log.add((order.id, cx.attempt()));
             while !told.load(Ordering::Relaxed) {
@@ -362,7 +376,7 @@ fn a_blocking_handler_past_its_limit_before_a_thread_was_free_does_not_start() {
         under_test.publish_orders([1, 2]).await;
         seen.reaches(1).await;
         tokio::time::sleep(limit * 2).await;
-        go_on.store(true, Ordering::Relaxed);
+        go_on.now();
         under_test.settled().await;
         worker.stop().await;
         assert_eq!(seen.all(), [(1, 1), (2, 2)]);
