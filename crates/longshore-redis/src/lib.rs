@@ -23,6 +23,7 @@ mod names;
 mod publisher;
 mod reader;
 mod scripts;
+mod settlement;
 mod settler;
 mod site;
 mod source;

@@ -13,6 +13,7 @@ use std::{
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use longshore_core::{Error, ErrorKind, Result};
 use redis::{Pipeline, Value};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     failure::{Broken, unanswered},
@@ -24,9 +25,12 @@ pub(crate) struct Link {
     site: Arc<Site>,
     place: Place,
     role: &'static str,
-    current: Mutex<Option<(u64, Opened)>>,
-    dial: tokio::sync::Mutex<Dial>,
+    current: Current,
+    dial: Arc<tokio::sync::Mutex<Dial>>,
 }
+
+/// The open connection and how many there were before it.
+type Current = Arc<Mutex<Option<(u64, Opened)>>>;
 
 /// The links of one duty: one, or one per node of a cluster.
 pub(crate) struct Links {
@@ -48,13 +52,13 @@ impl Link {
             site,
             place,
             role,
-            current: Mutex::new(None),
-            dial: tokio::sync::Mutex::new(Dial {
+            current: Arc::default(),
+            dial: Arc::new(tokio::sync::Mutex::new(Dial {
                 epoch: 0,
                 pauses: None,
                 not_before: Duration::ZERO,
                 failure: (ErrorKind::Unavailable, String::new()),
-            }),
+            })),
         }
     }
 
@@ -65,11 +69,14 @@ impl Link {
         pipeline: &Pipeline,
         limit: Duration,
     ) -> Result<Vec<Value>, Broken> {
-        let (epoch, mut opened) = self.opened().await.map_err(Broken::Before)?;
+        let until = tokio::time::Instant::now() + limit;
+        let (epoch, mut opened) = in_time(until, self.opened())
+            .await
+            .map_err(Broken::Before)?;
         let request = opened
             .connection
             .send_packed_commands(pipeline, 0, pipeline.len());
-        let error = match tokio::time::timeout(limit, request).await {
+        let error = match tokio::time::timeout_at(until, request).await {
             Ok(Ok(replies)) => {
                 if replies.iter().any(moved_away) {
                     // The next exchange asks anew where the slot or the master is.
@@ -114,32 +121,24 @@ impl Link {
         if let Some(current) = self.current() {
             return Ok(current);
         }
-        let mut dial = self.dial.lock().await;
+        let dial = Arc::clone(&self.dial).lock_owned().await;
         if let Some(current) = self.current() {
             return Ok(current);
         }
-        let clock = &self.site.options.clock;
-        if clock.monotonic() < dial.not_before {
+        if self.site.options.clock.monotonic() < dial.not_before {
             let (kind, text) = &dial.failure;
             return Err(Error::new(*kind, text.clone()));
         }
-        match self.site.open(&self.place, self.role).await {
-            Ok(opened) => {
-                dial.epoch += 1;
-                dial.pauses = None;
-                let current = (dial.epoch, opened);
-                *self.current.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(current.clone());
-                Ok(current)
-            }
-            Err(error) => {
-                let pauses = dial.pauses.get_or_insert_with(pauses);
-                let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
-                dial.not_before = clock.monotonic() + pause;
-                dial.failure = (error.kind(), error.to_string());
-                Err(error)
-            }
-        }
+        let (site, place, role) = (Arc::clone(&self.site), self.place.clone(), self.role);
+        let current = Arc::clone(&self.current);
+        // On a task of its own: a caller that cannot wait so long must not begin it anew each time.
+        let dialling = tokio::spawn(dial_once(site, place, role, dial, current));
+        dialling.await.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Unavailable,
+                "the runtime of this connection has stopped",
+            ))
+        })
     }
 
     fn current(&self) -> Option<(u64, Opened)> {
@@ -190,8 +189,12 @@ impl Links {
         pipeline: &Pipeline,
         limit: Duration,
     ) -> Result<Vec<Value>, Broken> {
-        let link = self.link(slot).await.map_err(Broken::Before)?;
-        link.exchange(pipeline, limit).await
+        let until = tokio::time::Instant::now() + limit;
+        let link = in_time(until, self.link(slot))
+            .await
+            .map_err(Broken::Before)?;
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        link.exchange(pipeline, left).await
     }
 
     pub(crate) fn close(&self) {
@@ -211,6 +214,45 @@ pub(crate) fn pauses() -> ExponentialBackoff {
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+async fn dial_once(
+    site: Arc<Site>,
+    place: Place,
+    role: &'static str,
+    mut dial: OwnedMutexGuard<Dial>,
+    current: Current,
+) -> Result<(u64, Opened)> {
+    match site.open(&place, role).await {
+        Ok(_) if site.closed.is_cancelled() => {
+            Err(Error::new(ErrorKind::Closed, "the client was closed"))
+        }
+        Ok(opened) => {
+            dial.epoch += 1;
+            dial.pauses = None;
+            let new = (dial.epoch, opened);
+            *current.lock().unwrap_or_else(PoisonError::into_inner) = Some(new.clone());
+            Ok(new)
+        }
+        Err(error) => {
+            let pause = dial.pauses.get_or_insert_with(pauses).next();
+            dial.not_before = site.options.clock.monotonic() + pause.unwrap_or(LONGEST_PAUSE);
+            dial.failure = (error.kind(), error.to_string());
+            Err(error)
+        }
+    }
+}
+
+/// The outcome of what comes before anything is sent.
+async fn in_time<T>(
+    until: tokio::time::Instant,
+    preparing: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let prepared = tokio::time::timeout_at(until, preparing).await;
+    prepared.unwrap_or_else(|_| {
+        let text = "no connection to Redis could be opened in time; nothing was sent";
+        Err(Error::new(ErrorKind::Unavailable, text))
+    })
 }
 
 fn moved_away(reply: &Value) -> bool {

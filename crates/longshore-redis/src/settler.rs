@@ -1,41 +1,22 @@
-//! Settlement. One write per batch; what got no answer is tried again on a new connection until the
-//! confirmation time-out, by scripts that recognise what has already happened.
+//! The settler of one source, and the notes of starts.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use longshore_core::{
-    Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict, defaults,
-};
-use redis::{Cmd, Pipeline, Value};
+use longshore_core::{Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled};
+use redis::{Cmd, Value};
 
 use crate::{
     entry::{EntryId, array, int},
-    failure::{Broken, is_missing, is_passing, refused, unexpected},
+    failure::{is_missing, is_passing, refused},
     lane::Lane,
     names::GROUP,
-    publisher::whole_ms,
-    scripts::{self, COMPLETE, DEAD_LETTER, RELEASE, RETRY, START},
+    scripts::{self, START},
+    settlement::{settle_all, stale},
 };
 
 /// Settles what one source has delivered.
 pub(crate) struct RedisSettler(pub(crate) Arc<Lane>);
-
-/// One settlement on its way.
-struct Job {
-    settlement: Settlement,
-    id: EntryId,
-    /// Starts noted when it was taken.
-    base: u64,
-    attempt: u32,
-    /// Until then nobody else can have it: no owner check is needed.
-    certain_until: Duration,
-    /// The entry is held and no other settlement of it is under way.
-    ours: bool,
-    /// It was sent before, and no answer came.
-    tried: bool,
-    answer: Option<Result<()>>,
-}
 
 #[async_trait]
 impl Settler for RedisSettler {
@@ -97,295 +78,13 @@ impl Settler for RedisSettler {
     }
 }
 
-async fn settle_all(lane: Arc<Lane>, batch: Vec<Settlement>) -> Vec<Result<(), Unsettled>> {
-    let mut jobs: Vec<Job> = batch
-        .into_iter()
-        .map(|settlement| job(&lane, settlement))
-        .collect();
-    let deadline = lane.now() + lane.site.options.confirm_timeout;
-    let mut pause = Duration::from_millis(20);
-    let mut last = None;
-    while jobs.iter().any(|job| job.answer.is_none()) {
-        let left = deadline.saturating_sub(lane.now());
-        if left.is_zero() {
-            break;
-        }
-        match round(&lane, &mut jobs, left.min(lane.patience())).await {
-            Ok(()) => {}
-            Err(error) => {
-                last = Some(error);
-                tokio::time::sleep(pause.min(left)).await;
-                pause = (pause * 2).min(Duration::from_millis(500));
-            }
-        }
-    }
-    finish(&lane, jobs, last)
-}
-
-fn job(lane: &Lane, settlement: Settlement) -> Job {
-    let mut job = Job {
-        id: EntryId { ms: 0, sequence: 0 },
-        base: 0,
-        attempt: settlement.attempt,
-        certain_until: Duration::ZERO,
-        ours: false,
-        tried: false,
-        answer: None,
-        settlement,
-    };
-    if matches!(job.settlement.verdict, Verdict::Hold { .. }) {
-        let text = "only a session can hold a message in place: use a retry";
-        job.answer = Some(Err(Error::new(ErrorKind::Unsupported, text)));
-        return job;
-    }
-    if matches!(job.settlement.verdict, Verdict::Retry { after } if after > defaults::LONGEST_DELAY)
-    {
-        job.answer = Some(Err(Error::new(
-            ErrorKind::Invalid,
-            "a delay is at most 366 days",
-        )));
-        return job;
-    }
-    let receipt = job.settlement.receipt;
-    let mut inner = lane.table.lock();
-    match inner
-        .held
-        .get_mut(&receipt.tag[0])
-        .filter(|_| receipt.scope == lane.table.scope)
-    {
-        Some(held) if !held.settling => {
-            held.settling = true;
-            job.ours = true;
-            job.id = held.id;
-            job.base = held.base;
-            job.attempt = held.attempt;
-            job.certain_until = held.certain_until;
-        }
-        _ => job.answer = Some(Err(stale())),
-    }
-    job
-}
-
-/// Sends everything unanswered in one write and reads the answers.
-async fn round(lane: &Lane, jobs: &mut [Job], limit: Duration) -> Result<()> {
-    let mut pipeline = Pipeline::new();
-    let open = |job: &&mut Job| job.answer.is_none();
-    let is_complete = |job: &Job| matches!(job.settlement.verdict, Verdict::Complete);
-    // Time for the command to get there.
-    let soon = lane.now() + lane.subscription.lock / 6;
-    let (mut fast, mut checked, mut released, mut single) = (vec![], vec![], vec![], vec![]);
-    for job in jobs.iter_mut().filter(open) {
-        match job.settlement.verdict {
-            _ if is_complete(job) && job.certain_until > soon && !job.tried => fast.push(job),
-            _ if is_complete(job) => checked.push(job),
-            Verdict::Release => released.push(job),
-            _ => single.push(job),
-        }
-    }
-    if !fast.is_empty() {
-        // Deleted first: cut in between, the other order would leave an entry that nobody owns.
-        let ids: Vec<String> = fast.iter().map(|job| job.id.to_string()).collect();
-        pipeline.cmd("XDEL").arg(&lane.keys.stream).arg(&ids);
-        pipeline
-            .cmd("XACK")
-            .arg(&lane.keys.stream)
-            .arg(GROUP)
-            .arg(&ids);
-    }
-    if !checked.is_empty() {
-        let mut command = COMPLETE.call(&[&lane.keys.stream]);
-        command.arg(GROUP).arg(&lane.consumer);
-        checked.iter().for_each(|job| {
-            command.arg(job.id.to_string());
-        });
-        pipeline.add_command(command);
-    }
-    if !released.is_empty() {
-        let mut command = RELEASE.call(&[&lane.keys.stream]);
-        command.arg(GROUP).arg(&lane.consumer);
-        released.iter().for_each(|job| {
-            command.arg(job.id.to_string()).arg(job.base);
-        });
-        pipeline.add_command(command);
-    }
-    for job in &single {
-        pipeline.add_command(command_of(lane, job));
-    }
-    let replies = match lane.links.exchange(lane.keys.slot, &pipeline, limit).await {
-        Ok(replies) => replies,
-        Err(Broken::Before(error)) => return Err(error),
-        Err(Broken::After(error)) => {
-            jobs.iter_mut()
-                .filter(open)
-                .for_each(|job| job.tried = true);
-            return Err(error);
-        }
-    };
-    let mut replies = replies.into_iter();
-    let mut next = || replies.next().unwrap_or(Value::Nil);
-    let mut outcome = Outcome::default();
-    if !fast.is_empty() {
-        let _deleted = next();
-        let acknowledged = next();
-        let count = int(&acknowledged);
-        for job in fast {
-            // Fewer than asked: with certain locks that means that the queue itself is gone.
-            let answer = if count == Some(0) {
-                Value::Int(-1)
-            } else {
-                acknowledged.clone()
-            };
-            outcome.answer(job, answer);
-        }
-    }
-    for group in [checked, released] {
-        if group.is_empty() {
-            continue;
-        }
-        let reply = next();
-        let refusal = matches!(reply, Value::ServerError(_)).then(|| reply.clone());
-        let mut each = array(reply).into_iter();
-        for job in group {
-            let answer = refusal.clone().or_else(|| each.next());
-            outcome.answer(job, answer.unwrap_or(Value::Nil));
-        }
-    }
-    for job in single {
-        outcome.answer(job, next());
-    }
-    outcome.repair(lane, limit).await
-}
-
-/// What has to be done before the rest can be sent again.
-#[derive(Default)]
-struct Outcome {
-    scripts_missing: bool,
-    passing: Option<Error>,
-}
-
-impl Outcome {
-    /// Reads one answer: 1 and more is done, 0 somebody else's, -1 not there, -2 too many fields.
-    fn answer(&mut self, job: &mut Job, reply: Value) {
-        job.answer = match reply {
-            reply if scripts::is_unknown(&reply) => {
-                self.scripts_missing = true;
-                None
-            }
-            Value::ServerError(error) if is_missing(&error) => Some(Err(stale())),
-            Value::ServerError(error) if is_passing(&error) => {
-                self.passing = Some(refused(&error));
-                None
-            }
-            Value::ServerError(error) => Some(Err(refused(&error))),
-            reply => Some(match int(&reply) {
-                Some(1..) => Ok(()),
-                // Our earlier try has done it, only its answer was lost.
-                Some(-1) if job.tried => Ok(()),
-                Some(0) if job.tried && matches!(job.settlement.verdict, Verdict::Release) => {
-                    Ok(())
-                }
-                Some(0 | -1) => Err(stale()),
-                Some(-2) => Err(Error::new(
-                    ErrorKind::Invalid,
-                    "a message with more than 1,000 fields can be dead-lettered but not retried",
-                )),
-                _ => Err(unexpected()),
-            }),
-        };
-    }
-
-    async fn repair(self, lane: &Lane, limit: Duration) -> Result<()> {
-        if self.scripts_missing {
-            scripts::load(&lane.links, lane.keys.slot, limit)
-                .await
-                .map_err(Broken::into_error)?;
-        }
-        self.passing.map_or(Ok(()), Err)
-    }
-}
-
-fn command_of(lane: &Lane, job: &Job) -> Cmd {
-    let keys = &lane.keys;
-    let id = job.id.to_string();
-    match &job.settlement.verdict {
-        Verdict::DeadLetter { reason, detail } => {
-            let mut command = DEAD_LETTER.call(&[&keys.stream, &keys.dead]);
-            let queue = lane.subscription.topology.queue.as_str();
-            let attempts = job.settlement.attempt;
-            command
-                .arg(GROUP)
-                .arg(&lane.consumer)
-                .arg(id)
-                .arg(reason.as_str());
-            command.arg(cut(detail)).arg(attempts).arg(queue);
-            command
-        }
-        verdict => {
-            let wait = match verdict {
-                Verdict::Retry { after } => whole_ms(*after),
-                _ => 0,
-            };
-            let mut command = RETRY.call(&[&keys.stream, &keys.delayed, &keys.wake]);
-            command
-                .arg(GROUP)
-                .arg(&lane.consumer)
-                .arg(id)
-                .arg(job.attempt)
-                .arg(wait)
-                .arg("");
-            command
-        }
-    }
-}
-
-fn finish(lane: &Lane, jobs: Vec<Job>, last: Option<Error>) -> Vec<Result<(), Unsettled>> {
-    let mut over = Vec::with_capacity(jobs.len());
-    let answers = jobs.into_iter().map(|job| {
-        let tag = job.settlement.receipt.tag[0];
-        let error = match job.answer {
-            Some(Ok(())) => {
-                over.push(tag);
-                return Ok(());
-            }
-            Some(Err(error)) => error,
-            None if job.tried => Error::new(
-                ErrorKind::Unknown,
-                "redis did not confirm the settlement in time; it may have happened or not",
-            ),
-            None => {
-                let why = last.as_ref().map(ToString::to_string).unwrap_or_default();
-                Error::new(
-                    ErrorKind::Unavailable,
-                    format!("the settlement could not be sent: {why}"),
-                )
-            }
-        };
-        if job.ours && error.kind() == ErrorKind::Stale {
-            over.push(tag);
-        } else if job.ours
-            && let Some(held) = lane.table.lock().held.get_mut(&tag)
-        {
-            held.settling = false;
-        }
-        Err(job.settlement.refused(error))
-    });
-    let answers = answers.collect();
-    lane.table.remove(&over);
-    answers
-}
-
 /// Sends the starts until they are answered or the confirmation time-out is over. Sending them twice
 /// notes them once: the script sets the number.
 async fn noted(lane: &Lane, command: Cmd) -> Result<Vec<i64>> {
     let deadline = lane.now() + lane.site.options.confirm_timeout;
     loop {
-        let reply = scripts::run(
-            &lane.links,
-            lane.keys.slot,
-            command.clone(),
-            lane.patience(),
-        )
-        .await;
+        let limit = deadline.saturating_sub(lane.now()).min(lane.patience());
+        let reply = scripts::run(&lane.links, lane.keys.slot, command.clone(), limit).await;
         let error = match reply {
             Ok(Value::ServerError(error)) if is_missing(&error) => return Ok(Vec::new()),
             Ok(Value::ServerError(error)) if is_passing(&error) => refused(&error),
@@ -407,20 +106,4 @@ fn find(lane: &Lane, receipt: &Receipt) -> Option<(EntryId, u64, u64)> {
         .get(&receipt.tag[0])
         .filter(|_| receipt.scope == lane.table.scope)?;
     Some((held.id, held.base, receipt.tag[0]))
-}
-
-fn stale() -> Error {
-    Error::new(
-        ErrorKind::Stale,
-        "the lock on this message was lost; nothing was changed",
-    )
-}
-
-/// At most the length of a detail, at a character's border.
-fn cut(detail: &str) -> &str {
-    let mut end = defaults::DETAIL_BYTES.min(detail.len());
-    while !detail.is_char_boundary(end) {
-        end -= 1;
-    }
-    detail.get(..end).unwrap_or_default()
 }
