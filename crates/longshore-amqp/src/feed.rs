@@ -254,21 +254,8 @@ impl Feed {
             self.intake.drained(self.slot);
             return true;
         };
-        let (channel, cancels) = (&open.held.channel, &open.session.watch.cancels);
-        cancels.expect(channel.id());
-        let cancelled = async {
-            let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-            let mut cancel = std::pin::pin!(cancel);
-            tokio::select! {
-                biased;
-                early = &mut cancel => return early,
-                () = cancels.kept(channel.id()) => {}
-            }
-            // Behind its answer comes the cancellation's, and what crossed that is before both.
-            let qos = channel.basic_qos(open.wanted, BasicQosOptions { global: false });
-            qos.await?;
-            cancel.await
-        };
+        let channel = &open.held.channel;
+        let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
         match timeout(SETUP, cancelled).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {

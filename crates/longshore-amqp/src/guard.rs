@@ -12,7 +12,6 @@
 //! - puts the credentials into the login, which lapin never learns;
 //! - can be cut from outside, so that lapin's thread never outlives our interest in a connection.
 
-mod cancels;
 mod content;
 mod filter;
 mod frame;
@@ -38,7 +37,7 @@ use tokio::{
     sync::Notify,
 };
 
-use self::{cancels::Cancels, filter::Filter, login::Login};
+use self::{filter::Filter, login::Login};
 pub(crate) use self::{
     frame::{MAX as FRAME_MAX, Server},
     login::{Credentials, PLACEHOLDER, Secret},
@@ -50,8 +49,6 @@ pub(crate) use self::{
 pub(crate) struct Watch {
     /// Publishes that came back unroutable.
     pub(crate) returns: Returns,
-    /// Cancellations whose answer waits for what it overtook.
-    pub(crate) cancels: Cancels,
     /// What a message may be at most, on channels that have no limits of their own.
     limits: Limits,
     channels: Mutex<BTreeMap<u16, Limits>>,
@@ -78,7 +75,6 @@ impl Watch {
             room: room.unwrap_or(usize::MAX),
             waiting: AtomicUsize::new(0),
             returns: Returns::default(),
-            cancels: Cancels::default(),
             limits,
             channels: Mutex::default(),
             marker: format!("longshore-defect-{nonce:032x}").into(),

@@ -8,6 +8,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 use longshore_core::{Delivery, Receipt, Text};
+use tokio::sync::Notify;
 
 use crate::held::Held;
 
@@ -22,6 +23,7 @@ pub(crate) enum Slot {
 #[derive(Default)]
 pub(crate) struct Intake {
     inner: Mutex<Inner>,
+    settled: Notify,
     arrival: AtomicWaker,
     loss: AtomicWaker,
 }
@@ -32,6 +34,8 @@ struct Inner {
     lost: Vec<Receipt>,
     held: Vec<Arc<Held>>,
     trouble: [Option<Text>; 2],
+    /// The owner wants no more.
+    stopping: bool,
     /// Which slots will bring nothing more.
     drained: [bool; 2],
     /// Suspects on their way to the quarantine.
@@ -103,12 +107,36 @@ impl Intake {
         self.lock().trouble.iter().flatten().next().cloned()
     }
 
+    /// The owner wants no more.
+    pub(crate) fn stop(&self) {
+        self.lock().stopping = true;
+    }
+
     /// A slot will bring nothing more.
     pub(crate) fn drained(&self, slot: Slot) {
         if let Some(drained) = self.lock().drained.get_mut(slot as usize) {
             *drained = true;
         }
         self.arrival.wake();
+        self.settled.notify_waiters();
+    }
+
+    /// Waits until nothing is half cancelled. What reaches a queue in the middle of a cancellation
+    /// RabbitMQ hands to the consumer and never delivers: it returns with its channel, counted.
+    pub(crate) async fn not_cancelling(&self) {
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            if !self.cancelling() {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    fn cancelling(&self) -> bool {
+        let inner = self.lock();
+        inner.stopping && !inner.drained.iter().all(|drained| *drained)
     }
 
     /// The channel a receipt belongs to, while that lives.

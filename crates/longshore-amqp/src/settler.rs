@@ -7,6 +7,7 @@ use lapin::types::ShortString;
 use longshore_core::{
     Declare, Envelope, Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict,
 };
+use tokio::time::timeout;
 
 use crate::{
     convert::{Native, short},
@@ -20,6 +21,7 @@ use crate::{
     link::{Link, State},
     prepared::{Need, Prepared, is_missing},
     publisher::{Letter, Publisher},
+    session::SETUP,
     topology::declare,
 };
 
@@ -182,6 +184,14 @@ enum Way {
     Requeue,
 }
 
+/// Whether the copy goes to a queue this very subscription consumes.
+fn goes_back(one: &Move) -> bool {
+    matches!(
+        one.settlement.verdict,
+        Verdict::Release | Verdict::Retry { .. }
+    )
+}
+
 impl Inner {
     async fn move_all(&self, moves: Vec<Move>) -> Vec<(usize, Answer)> {
         let mut answers = Vec::with_capacity(moves.len());
@@ -190,6 +200,9 @@ impl Inner {
             true => self.prepared.has(&Need::Ladder).await,
             false => Ok(()),
         };
+        if moves.iter().any(goes_back) {
+            let _ = timeout(SETUP, self.intake.not_cancelling()).await;
+        }
         for target in [&self.plan.lane, &self.plan.quarantine, &self.plan.dead] {
             // Waits for its leader after a restart; what is missing shows when it is published to.
             let found = self.prepared.has(&Need::Queue(target.clone())).await;

@@ -71,6 +71,7 @@ impl Source for AmqpSource {
     }
 
     fn stop(&mut self) {
+        self.intake.stop();
         self.intent.send_modify(|intent| intent.stop = true);
     }
 

@@ -8,9 +8,8 @@ use super::{
     Watch,
     content::{blank_frame, body_size, fingerprint, judge},
     frame::{
-        BASIC_CANCEL_OK, BASIC_DELIVER, BASIC_GET_OK, BASIC_QOS_OK, BASIC_RETURN, BODY,
-        CONNECTION_START, END, HEADER, HEARTBEAT, MAX, METHOD, mend_texts, method, returned,
-        server,
+        BASIC_DELIVER, BASIC_GET_OK, BASIC_RETURN, BODY, CONNECTION_START, END, HEADER, HEARTBEAT,
+        MAX, METHOD, mend_texts, method, returned, server,
     },
     returns::Key,
 };
@@ -204,15 +203,6 @@ impl Filter {
             BASIC_DELIVER | BASIC_GET_OK => {
                 self.channels.insert(channel, Message::Delivered);
             }
-            BASIC_CANCEL_OK => {
-                let mut frame = self.head.to_vec();
-                frame.extend_from_slice(&self.payload);
-                frame.push(END);
-                if self.watch.cancels.keep(channel, frame) {
-                    return Ok(false);
-                }
-            }
-            BASIC_QOS_OK => out.extend(self.watch.cancels.release(channel)),
             _ => {
                 self.channels.remove(&channel);
             }

@@ -87,3 +87,32 @@ async fn the_prefetch_grows_and_shrinks_and_is_never_exceeded() {
     let zero = taker.source.set_prefetch(0).expect_err("refused");
     assert_eq!(zero.kind(), ErrorKind::Invalid);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_crosses_a_stop_is_given_back_at_no_cost() {
+    let rig = Rig::new().await;
+    rig.publish(["x"]).await;
+    for attempt in 1..=40 {
+        let process = crate::rig::connect(&rig.url).await;
+        let subscribed = process.subscribe(rig.subscription()).await;
+        let (source, settler) = subscribed.expect("a subscription");
+        let mut taker = crate::rig::Taker { source, settler };
+        let delivery = taker.one().await;
+        assert_eq!(delivery.attempt, attempt);
+        // Its copy comes back to this very consumer, or does not, just while that stops.
+        let after = Duration::ZERO;
+        taker.settle(delivery, Verdict::Retry { after }).await;
+        taker.source.stop();
+        loop {
+            let left = taker.some(64).await;
+            if left.is_empty() {
+                break;
+            }
+            for delivery in left {
+                taker.settle(delivery, Verdict::Release).await;
+            }
+        }
+        drop(taker);
+        process.close(Duration::from_secs(2)).await;
+    }
+}

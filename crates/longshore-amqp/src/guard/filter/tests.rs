@@ -196,22 +196,6 @@ impl ReturnOf {
 }
 
 #[test]
-fn an_expected_cancel_ok_waits_for_the_qos_ok_and_lets_deliveries_pass() {
-    let cancel_ok = frame(METHOD, CHANNEL, b"\0\x3c\0\x1f\x03tag");
-    let qos_ok = frame(METHOD, CHANNEL, &[0, 60, 0, 11]);
-    let late = message(CHANNEL, b"late");
-    let input = [&cancel_ok[..], &late, &qos_ok].concat();
-    let watch = watch();
-    assert_eq!(filtered(&watch, &input, &[]), input);
-    watch.cancels.expect(8);
-    assert_eq!(filtered(&watch, &input, &[]), input);
-    watch.cancels.expect(CHANNEL);
-    let ordered = [&late[..], &cancel_ok, &qos_ok].concat();
-    assert_eq!(filtered(&watch, &input, &[5]), ordered);
-    assert_eq!(filtered(&watch, &input, &[]), input);
-}
-
-#[test]
 fn a_marker_from_outside_is_an_ordinary_header() {
     let mut table = Vec::new();
     let name = b"longshore-defect";
