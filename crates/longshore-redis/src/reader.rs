@@ -9,7 +9,7 @@ use longshore_core::{Declare, ErrorKind};
 use redis::Value;
 
 use crate::{
-    entry::read_reply,
+    entry::{Entry, read_reply},
     failure::{is_missing, refused},
     held::Claim,
     lane::Lane,
@@ -25,7 +25,14 @@ const BLOCK: Duration = Duration::from_millis(500);
 /// How often the pending list is compared with what is held, in parts of the lock.
 const COMPARISONS_PER_LOCK: u32 = 3;
 
-/// A read that returned nothing new.
+/// Entries asked for in one read while nothing is known of their size, and at most.
+const COUNT_FIRST: usize = 16;
+const COUNT_MOST: usize = 512;
+/// What one read may bring into memory, going by the entries of the one before. Redis lets a publisher
+/// store 512 MiB in one field.
+const READ_BYTES: usize = 64 * 1024 * 1024;
+
+/// How the read went.
 enum Pause {
     /// Go on at once.
     No,
@@ -48,6 +55,7 @@ async fn read(lane: &Lane, link: &Link) {
     let mut delays = pauses();
     let mut returned_at = Duration::ZERO;
     let mut compared_at = lane.now();
+    let mut most = COUNT_FIRST;
     while !lane.table.lock().stopped {
         let now = lane.now();
         let unseen = lane.table.lock().unseen;
@@ -72,7 +80,7 @@ async fn read(lane: &Lane, link: &Link) {
             let _ = tokio::time::timeout(BLOCK, lane.table.freed.notified()).await;
             continue;
         }
-        match read_once(lane, link, places).await {
+        match read_once(lane, link, places, &mut most).await {
             Pause::No => delays = pauses(),
             Pause::Yes(why) => trouble(lane, link, &mut delays, why).await,
         }
@@ -80,7 +88,7 @@ async fn read(lane: &Lane, link: &Link) {
     leave(lane).await;
 }
 
-async fn read_once(lane: &Lane, link: &Link, places: usize) -> Pause {
+async fn read_once(lane: &Lane, link: &Link, places: usize, most: &mut usize) -> Pause {
     let mut pipeline = redis::pipe();
     pipeline
         .cmd("XREADGROUP")
@@ -89,7 +97,7 @@ async fn read_once(lane: &Lane, link: &Link, places: usize) -> Pause {
         .arg(&lane.consumer);
     pipeline
         .arg("COUNT")
-        .arg(places)
+        .arg(places.min(*most))
         .arg("BLOCK")
         .arg(BLOCK.as_millis() as u64);
     pipeline.arg("STREAMS").arg(&lane.keys.stream).arg(">");
@@ -111,12 +119,25 @@ async fn read_once(lane: &Lane, link: &Link, places: usize) -> Pause {
     }
     lane.table.set_trouble(None);
     let entries = read_reply(reply);
+    if let Some(count) = next_count(&entries, *most) {
+        *most = count;
+    }
     let entries = entries
         .into_iter()
         .map(|entry| (entry, Claim::FRESH))
         .collect();
     lane.arrive(places, sent, entries).await;
     Pause::No
+}
+
+/// How many entries the next read may ask for: twice as many, but no more than would fit if all were
+/// as large as the largest just seen.
+fn next_count(entries: &[Entry], most: usize) -> Option<usize> {
+    let size =
+        |entry: &Entry| -> usize { entry.fields.iter().map(|(n, v)| n.len() + v.len()).sum() };
+    let largest = entries.iter().map(size).max()?;
+    let fitting = READ_BYTES / largest.max(1);
+    Some(fitting.min(most.saturating_mul(2)).clamp(1, COUNT_MOST))
 }
 
 /// The queue was deleted, or the server has come back without it.
@@ -180,4 +201,30 @@ async fn leave(lane: &Lane) {
     let mut command = LEAVE.call(&[&lane.keys.stream]);
     command.arg(GROUP).arg(&lane.consumer).arg(0);
     let _ = scripts::run(&lane.links, lane.keys.slot, command, lane.patience()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::entry::EntryId;
+
+    fn entry(size: usize) -> Entry {
+        let id = EntryId { ms: 1, sequence: 0 };
+        Entry {
+            id,
+            fields: vec![(Bytes::new(), vec![0; size].into())],
+        }
+    }
+
+    #[test]
+    fn reads_grow_with_small_entries_and_shrink_at_once_with_large_ones() {
+        assert_eq!(next_count(&[], 16), None);
+        assert_eq!(next_count(&[entry(100)], 16), Some(32));
+        assert_eq!(next_count(&[entry(0)], 512), Some(512));
+        assert_eq!(next_count(&[entry(100), entry(1 << 20)], 512), Some(64));
+        assert_eq!(next_count(&[entry(READ_BYTES + 1)], 512), Some(1));
+        assert_eq!(next_count(&[entry(100)], 1), Some(2));
+    }
 }
