@@ -5,22 +5,11 @@ use std::path::Path;
 
 use super::error::{Error, ErrorKind};
 use super::guardian::Guardian;
+use super::kind::BrokerKind;
 use super::node::{Node, prepared};
-use super::rabbitmq::RabbitMqBuilder;
-use super::redis::RedisBuilder;
 use super::redis_topology::Topology;
 use super::resp::{self, Reply};
 use super::version::{ServerVersion, rabbitmq_version, redis_version};
-
-/// The brokers that can be started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BrokerKind {
-    /// RabbitMQ.
-    RabbitMq,
-    /// Redis, or Valkey where the command says so.
-    Redis,
-}
 
 /// A private broker on free ports of 127.0.0.1, with a data folder of its own.
 ///
@@ -52,27 +41,6 @@ pub(crate) enum Layout {
 }
 
 impl Broker {
-    /// Starts a broker with default options and waits until it serves clients.
-    ///
-    /// # Errors
-    /// Not installed, ended, or not ready within 90 s; with the tail of its log.
-    pub async fn start(kind: BrokerKind) -> Result<Self, Error> {
-        match kind {
-            BrokerKind::RabbitMq => Self::rabbitmq().start().await,
-            BrokerKind::Redis => Self::redis().start().await,
-        }
-    }
-
-    /// A RabbitMQ with options.
-    pub fn rabbitmq() -> RabbitMqBuilder {
-        RabbitMqBuilder::default()
-    }
-
-    /// A Redis with options; `appendonly yes` unless said otherwise.
-    pub fn redis() -> RedisBuilder {
-        RedisBuilder::default()
-    }
-
     pub(crate) async fn launch(
         layout: Layout,
         nodes: Vec<Node>,

@@ -4,8 +4,8 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::broker::BrokerKind;
 use super::error::{Error, ErrorKind};
+use super::kind::BrokerKind;
 
 /// Debian's `rabbitmq-server` on PATH switches to the system's user and data; the real one is here.
 const RABBITMQ_FOLDER: &str = "/usr/lib/rabbitmq/bin";

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::broker::{Broker, BrokerKind, Layout};
+use super::broker::{Broker, Layout};
 use super::error::Error;
 use super::folder::Folder;
 use super::guardian::Guardian;
+use super::kind::BrokerKind;
 use super::node::Node;
 use super::port::Port;
 use super::program::Program;

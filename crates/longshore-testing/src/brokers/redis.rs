@@ -1,9 +1,10 @@
 //! How private Redis (or Valkey) processes are configured and started.
 
-use super::broker::{Broker, BrokerKind, Layout};
+use super::broker::{Broker, Layout};
 use super::error::{Error, ErrorKind};
 use super::folder::Folder;
 use super::guardian::Guardian;
+use super::kind::BrokerKind;
 use super::node::Node;
 use super::port::Port;
 use super::program::Program;
