@@ -1,6 +1,6 @@
 //! The suites of a transport to a broker that this crate can start and break.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use longshore_core::{ConnectOptions, Error, ErrorKind};
 use tokio::{
@@ -75,7 +75,14 @@ pub fn on_broker(
         private.faults(killing).only_faults(),
     ];
     if kind == BrokerKind::RabbitMq {
-        suites = suites.into_iter().map(Suite::may_duplicate).collect();
+        // A quorum queue younger than a few seconds may come back from a kill with an empty log and
+        // no leader (rabbitmq-server #10070, #15725; seen on 3.10.8 at the second kill in a row).
+        let adapt = |suite: Suite| {
+            suite
+                .may_duplicate()
+                .queues_settle_in(Duration::from_secs(5))
+        };
+        suites = suites.into_iter().map(adapt).collect();
     }
     suites
 }

@@ -72,6 +72,13 @@ impl Stage {
         topology
     }
 
+    /// A queue that is old enough for its broker to be killed.
+    pub(crate) async fn settled_queue(&self) -> Topology {
+        let topology = self.queue().await;
+        tokio::time::sleep(self.suite.settling).await;
+        topology
+    }
+
     /// A queue bound to these topics.
     pub(crate) async fn bound_to(&self, topics: &[&Name]) -> Topology {
         let mut topology = Topology::new(self.name());

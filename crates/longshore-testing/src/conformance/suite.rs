@@ -37,6 +37,7 @@ pub struct Suite {
     ordered: bool,
     only_faults: bool,
     pub(crate) duplicates: bool,
+    pub(crate) settling: Duration,
     time_limit: Duration,
 }
 
@@ -54,6 +55,7 @@ impl Suite {
             ordered: true,
             only_faults: false,
             duplicates: false,
+            settling: Duration::ZERO,
             time_limit: Duration::from_secs(120),
         }
     }
@@ -84,6 +86,13 @@ impl Suite {
     #[must_use]
     pub fn may_duplicate(mut self) -> Self {
         self.duplicates = true;
+        self
+    }
+
+    /// How old a queue must be for the broker itself to survive being killed with it. Default 0.
+    #[must_use]
+    pub fn queues_settle_in(mut self, time: Duration) -> Self {
+        self.settling = time;
         self
     }
 

@@ -173,7 +173,7 @@ async fn p14_cuts_in_the_middle_of_traffic_lose_nothing(stage: Arc<Stage>) {
 }
 
 async fn p14_a_restart_keeps_every_message_and_its_attempts(stage: Arc<Stage>) {
-    let topology = stage.queue().await;
+    let topology = stage.settled_queue().await;
     let (dead, tried, held) = (laden(), message("tried"), message("held"));
     let mut consumer = Consumer::of(&stage, &topology).await;
     stage.publish(vec![to(&topology, dead.clone())]).await;
@@ -219,7 +219,7 @@ async fn p14_a_restart_keeps_every_message_and_its_attempts(stage: Arc<Stage>) {
 }
 
 async fn p14_a_source_goes_on_after_a_restart(stage: Arc<Stage>) {
-    let topology = stage.queue().await;
+    let topology = stage.settled_queue().await;
     let mut consumer = Consumer::of(&stage, &topology).await;
     stage.publish(all_to(&topology, numbered(0..5))).await;
     let held = consumer.take(5).await;
@@ -262,7 +262,7 @@ async fn p14_a_source_goes_on_after_a_restart(stage: Arc<Stage>) {
 }
 
 async fn p14_publishing_during_an_outage_answers_in_time(stage: Arc<Stage>) {
-    let topology = stage.queue().await;
+    let topology = stage.settled_queue().await;
     let publisher = stage.open_with(hurried()).await;
     publish_through(&*publisher, &topology, message("before")).await;
     stage.faults().down().await;
@@ -292,7 +292,7 @@ async fn p14_publishing_during_an_outage_answers_in_time(stage: Arc<Stage>) {
 }
 
 async fn p8_delays_survive_a_restart(stage: Arc<Stage>) {
-    let topology = stage.queue().await;
+    let topology = stage.settled_queue().await;
     let asked = Instant::now();
     let batch = (0..60).map(|at| {
         later(
