@@ -66,13 +66,28 @@ def get(channel, operation):
     return {"properties": value_out(set_ones), "body": value_out(body)}
 
 
+def declare(channel, operation):
+    name, arguments = operation["declare"], operation.get("arguments", {})
+    if "exchange_type" in operation:
+        channel.exchange_declare(name, operation["exchange_type"], durable=True, arguments=arguments)
+    else:
+        channel.queue_declare(name, durable=operation.get("durable", True), arguments=arguments)
+    return True
+
+
+def answer(channel, operation):
+    if "declare" in operation:
+        return declare(channel, operation)
+    if "body" in operation:
+        return publish(channel, operation)
+    return get(channel, operation)
+
+
 def main():
     connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
     channel = connection.channel()
     channel.confirm_delivery()
-    answers = []
-    for operation in json.load(sys.stdin):
-        answers.append(publish(channel, operation) if "body" in operation else get(channel, operation))
+    answers = [answer(channel, operation) for operation in json.load(sys.stdin)]
     connection.close()
     json.dump(answers, sys.stdout)
 

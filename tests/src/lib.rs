@@ -1,9 +1,11 @@
 //! What the whole-system tests of Longshore share: a job, a journal that survives `kill -9`, and a
 //! service that is started again whenever it dies.
 
+pub mod certificates;
 pub mod job;
 pub mod journal;
 pub mod load;
+pub mod logs;
 pub mod plain;
 pub mod raw_amqp;
 pub mod scene;

@@ -10,7 +10,8 @@ use longshore_testing::brokers;
 use serde_json::{Value, json};
 
 /// Runs operations with pika: `{"to": queue, "body": …, "properties": {…}}` publishes,
-/// `{"from": queue}` looks at the head, and with `"take": true` takes it.
+/// `{"from": queue}` looks at the head, and with `"take": true` takes it; `{"declare": name,
+/// "arguments": {…}}` declares a queue, and with `"exchange_type": …` an exchange.
 ///
 /// # Panics
 /// When the client fails.

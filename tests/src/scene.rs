@@ -116,6 +116,13 @@ impl Scene {
         .await;
     }
 
+    /// How often a job of this number is done.
+    pub fn done_count(&self, number: u64) -> usize {
+        let events = journal::read(&self.journal).unwrap_or_default();
+        let done = journal::attempts(&events, "done");
+        done.get(&number).map_or(0, Vec::len)
+    }
+
     /// All good jobs so far.
     pub fn sent(&self) -> u64 {
         self.good

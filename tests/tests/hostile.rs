@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use longshore::{Client, Draft, ErrorKind, HandlerError, Queue, Reason};
+use longshore::{Client, DeadLetter, Draft, ErrorKind, HandlerError, Queue, Reason, Text};
 use longshore_testing::brokers;
 use longshore_tests::{
     plain,
@@ -36,11 +39,13 @@ async fn on_redis(name: &str) -> Scene {
     scene(&brokers::redis_url().unwrap(), name).await
 }
 
-/// A message that would be handled, were it not for what a test adds to it.
+/// A message unlike any other that would be handled, were it not for what a test adds to it.
 fn job() -> RawMessage {
+    static NUMBER: AtomicU64 = AtomicU64::new(1_000_000);
+    let number = NUMBER.fetch_add(1, Ordering::SeqCst);
     RawMessage {
         properties: Properties::default().with(Type, "job"),
-        body: b"{\"number\":1000000}".to_vec(),
+        body: format!("{{\"number\":{number}}}").into_bytes(),
     }
 }
 
@@ -61,23 +66,33 @@ fn with_body(body: impl Into<Vec<u8>>) -> RawMessage {
 /// sends back what can be.
 async fn endures(mut scene: Scene, messages: Vec<(String, RawMessage, Reason)>) -> Scene {
     let mut raw = RawAmqp::connect(&scene.url).unwrap();
+    let mut ids: Vec<Text> = Vec::new();
     for (n, (what, message, reason)) in messages.iter().enumerate() {
         raw.publish(scene.queue.name(), message).unwrap();
-        let letters = scene.sets_aside(n + 1).await;
-        let letter = letters.last().unwrap();
+        let mut letters = scene.sets_aside(n + 1).await;
+        letters.retain(|letter| !ids.contains(&letter.id));
+        assert_eq!(
+            letters.len(),
+            1,
+            "{what}: the ids of others have changed: {letters:?}"
+        );
+        let letter = letters.remove(0);
         assert_eq!(&letter.reason, reason, "{what}: {letter:?}");
-        assert_eq!(letter.attempts, 0, "{what}: no handler started");
+        started_no_handler(what, &letter);
         assert!(
             letter.detail.len() <= 4096 && !letter.detail.contains(CANARY),
             "{what}"
         );
+        ids.push(letter.id);
     }
     scene.stop().await;
     let letters = dead(&scene.client, &scene.queue, messages.len()).await;
     let dead_letters = scene.client.dead_letters(&scene.queue);
     let mut staying = Vec::new();
-    for ((what, message, _), letter) in messages.iter().zip(letters) {
-        let back = dead_letters.redrive(&letter.id).await;
+    for ((what, message, _), id) in messages.iter().zip(&ids) {
+        let letter = letters.iter().find(|letter| &letter.id == id);
+        let letter = letter.unwrap_or_else(|| panic!("{what} is not listed any more"));
+        let back = dead_letters.redrive(id).await;
         if !letter.redrivable {
             assert_eq!(back.unwrap_err().kind(), ErrorKind::Unsupported, "{what}");
             staying.push((what, message));
@@ -89,14 +104,29 @@ async fn endures(mut scene: Scene, messages: Vec<(String, RawMessage, Reason)>) 
     }
     // What cannot be sent back by us is whole where it is, for whoever can.
     let dlq = format!("{}.dlq", scene.queue.name());
-    for (what, message) in staying {
-        let found = until(what, Duration::from_secs(10), async || {
+    let mut there = Vec::new();
+    while there.len() < staying.len() {
+        let next = until("a dead letter", Duration::from_secs(10), async || {
             raw.get(&dlq).unwrap()
-        })
-        .await;
-        is_the_same(what, without_death(found), message);
+        });
+        there.push(without_death(next.await));
+    }
+    for (what, message) in staying {
+        let sent = message.properties.clone().canonical();
+        let found = there.iter().find(|found| found.body == message.body);
+        let found = found.unwrap_or_else(|| panic!("{what}: another body, or none"));
+        assert!(
+            found.properties.clone().canonical() == sent,
+            "{what}: other properties"
+        );
     }
     scene
+}
+
+/// Finding the route and decoding count as the start of a handler; whatever is found before does not.
+fn started_no_handler(what: &str, letter: &DeadLetter) {
+    let routed = matches!(letter.reason, Reason::Undecodable | Reason::NoHandler);
+    assert!(letter.attempts <= u32::from(routed), "{what}: {letter:?}");
 }
 
 fn without_death(mut message: RawMessage) -> RawMessage {
@@ -108,22 +138,12 @@ fn without_death(mut message: RawMessage) -> RawMessage {
 }
 
 fn is_the_same(what: &str, found: RawMessage, sent: &RawMessage) {
+    assert!(found.body == sent.body, "{what}: another body");
+    let properties = sent.properties.clone().canonical();
     assert!(
-        found.body == sent.body,
-        "{what}: {} and {} bytes",
-        found.body.len(),
-        sent.body.len()
+        found.properties.canonical() == properties,
+        "{what}: other properties"
     );
-    if found.properties != sent.properties {
-        let (found, sent) = (
-            found.properties.canonical(),
-            sent.properties.clone().canonical(),
-        );
-        assert!(
-            found == sent,
-            "{what}: other properties: {found:?}, not {sent:?}"
-        );
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +154,7 @@ async fn headers_nested_up_to_20000_deep_do_not_overflow_any_stack() {
         messages.push((what, with_headers(nested_arrays(levels)), Reason::Hostile));
     }
     // A frame has no room for more levels of tables.
-    for levels in [9, 1_000, 5_000, 18_000] {
+    for levels in [9, 18_000] {
         let what = format!("tables nested {levels} deep");
         messages.push((what, with_headers(nested_tables(levels)), Reason::Hostile));
     }
@@ -152,16 +172,17 @@ async fn headers_nested_8_deep_64_of_them_and_32_kib_are_handled() {
         .flat_map(|n| text_entry(&format!("h{n:02}"), &[b'v'; 1000]))
         .collect();
     for table in [nested_arrays(8), nested_tables(8), many, heavy] {
-        raw.publish(scene.queue.name(), &with_headers(table))
-            .unwrap();
+        let message = RawMessage {
+            body: b"{\"number\":77}".to_vec(),
+            ..with_headers(table)
+        };
+        raw.publish(scene.queue.name(), &message).unwrap();
     }
-    let stats = until("all are handled", Duration::from_secs(20), async || {
-        let stats = scene.client.stats(&scene.queue).await.ok()?;
-        (stats.ready == 0 && scene.logged().matches("longshore.attempt=1").count() >= 5)
-            .then_some(stats)
+    until("all are handled", Duration::from_secs(20), async || {
+        (scene.done_count(77) == 4).then_some(())
     })
     .await;
-    assert_eq!(stats.dead, 0, "{stats:?}");
+    assert_eq!(scene.client.stats(&scene.queue).await.unwrap().dead, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,10 +208,6 @@ async fn too_many_and_too_large_headers_are_set_aside_as_hostile_on_rabbitmq() {
             "a name twice",
             [text_entry("twice", b"1"), text_entry("twice", b"2")].concat(),
         ),
-        (
-            "a name that is no UTF-8",
-            entry(b"\xff\xfe", b'S', &long(b"v")),
-        ),
         ("a name with a newline", text_entry("a\nb", b"v")),
     ];
     let messages =
@@ -199,7 +216,7 @@ async fn too_many_and_too_large_headers_are_set_aside_as_hostile_on_rabbitmq() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn properties_with_control_characters_too_long_or_no_utf_8_are_hostile_on_rabbitmq() {
+async fn properties_with_control_characters_or_too_long_are_hostile_on_rabbitmq() {
     let mut messages = Vec::new();
     for (property, name) in [
         (MessageId, "id"),
@@ -213,21 +230,46 @@ async fn properties_with_control_characters_too_long_or_no_utf_8_are_hostile_on_
             ("a NUL", b"a\0b"),
             ("255 bytes", &[b'x'; 255]),
             ("129 bytes", &[b'x'; 129]),
-            ("no UTF-8", b"\xff\xfe\x80"),
         ] {
             let mut message = job();
             message.properties = message.properties.with(property, octets);
             messages.push((format!("{name}: {how}"), message, Reason::Hostile));
         }
     }
-    // What nobody looks at still must not end the connection.
-    for property in [AppId, ReplyTo] {
-        let mut message = job();
-        message.properties = message.properties.with(property, b"\xff\xfe\x80");
-        messages.push((format!("{property:?}: no UTF-8"), message, Reason::Hostile));
-    }
     let scene = endures(on_rabbitmq("names").await, messages).await;
     nothing_is_forged(&scene);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn properties_and_names_that_are_no_utf_8_are_hostile_and_end_no_connection() {
+    let mut messages = vec![(
+        "a header name".to_owned(),
+        with_headers(entry(b"\xff\xfe", b'S', &long(b"v"))),
+        Reason::Hostile,
+    )];
+    // AppId and ReplyTo too: what nobody looks at still must not end the connection.
+    for property in [MessageId, Type, CorrelationId, ContentType, AppId, ReplyTo] {
+        let mut message = job();
+        message.properties = message.properties.with(property, b"\xff\xfe\x80");
+        messages.push((format!("{property:?}"), message, Reason::Hostile));
+    }
+    endures(on_rabbitmq("bytes").await, messages).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_can_still_be_discarded() {
+    let mut scene = on_rabbitmq("discard").await;
+    let mut raw = RawAmqp::connect(&scene.url).unwrap();
+    for message in [
+        with_headers(nested_arrays(1_000)),
+        with_headers(entry(b"\xff", b'S', &long(b"v"))),
+    ] {
+        raw.publish(scene.queue.name(), &message).unwrap();
+        let letter = scene.sets_aside(1).await.remove(0);
+        let letters = scene.client.dead_letters(&scene.queue);
+        letters.discard(&letter.id).await.unwrap();
+        assert!(letters.peek().await.unwrap().is_none());
+    }
 }
 
 fn nothing_is_forged(scene: &Scene) {
@@ -448,7 +490,7 @@ fn undecodable() -> Vec<(&'static str, Vec<u8>)> {
             format!("{{\"number\":1e999,\"x\":\"{CANARY}\"}}").into_bytes(),
         ),
         ("arrays nested 100,000 deep", deep("[", "]")),
-        ("objects nested 100,000 deep", deep("{\"number\":", "}")),
+        ("objects nested 100,000 deep", deep("{\"n\":", "}")),
         ("no UTF-8", b"{\"number\":7,\"x\":\"\xff\xfe\"".to_vec()),
         (
             "bytes after the JSON",
@@ -520,7 +562,7 @@ async fn endures_entries(mut scene: Scene, entries: Vec<(&str, Value, Reason)>) 
         let letters = scene.sets_aside(n + 1).await;
         let letter = letters.last().unwrap();
         assert_eq!(&letter.reason, reason, "{what}: {letter:?}");
-        assert_eq!(letter.attempts, 0, "{what}: no handler started");
+        started_no_handler(what, letter);
         assert!(
             letter.detail.len() <= 4096 && !letter.detail.contains(CANARY),
             "{what}"
@@ -681,25 +723,21 @@ async fn hostile_fields_are_set_aside_on_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_of_nothing_but_an_attempt_can_be_sent_back_or_discarded() {
+async fn an_entry_of_nothing_but_an_attempt_can_be_sent_back_or_says_that_it_cannot() {
     let mut scene = on_redis("attempt").await;
     let add = json!(["XADD", key(&scene.queue, "stream"), "*", "attempt", "3"]);
     plain::redis(&scene.url, &[add]).await;
     let letter = scene.sets_aside(1).await.remove(0);
     assert_eq!(letter.reason, Reason::Hostile);
     scene.stop().await;
-    scene
-        .client
-        .dead_letters(&scene.queue)
-        .redrive(&letter.id)
-        .await
-        .unwrap();
-    assert_eq!(
-        plain::stream(&scene.url, &key(&scene.queue, "stream"))
-            .await
-            .len(),
-        1
-    );
+    let letters = scene.client.dead_letters(&scene.queue);
+    let back = letters.redrive(&letter.id).await;
+    assert_eq!(back.is_ok(), letter.redrivable, "{back:?}");
+    if let Err(error) = back {
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        letters.discard(&letter.id).await.unwrap();
+    }
+    assert!(letters.peek().await.unwrap().is_none());
 }
 
 /// Each forged number of earlier attempts, and the attempt a handler may see; `None`: it is dead.
@@ -880,7 +918,6 @@ async fn forged_headers_of_ours_and_of_the_broker_steer_nothing() {
         entry(b"longshore-expires-at", b'l', &i64::MAX.to_be_bytes()),
         entry(b"x-death", b'A', &long(&death)),
         text_entry("x-first-death-queue", other),
-        entry(b"x-delivery-count", b'l', &i64::MAX.to_be_bytes()),
         text_entry("mine", b"kept"),
     ];
     let witness = Witness::default();
@@ -895,8 +932,8 @@ async fn forged_headers_of_ours_and_of_the_broker_steer_nothing() {
         .await
         .unwrap();
     let mut raw = RawAmqp::connect(&url).unwrap();
-    raw.publish(queue.name(), &with_headers(table.concat()))
-        .unwrap();
+    let sent = with_headers(table.concat());
+    raw.publish(queue.name(), &sent).unwrap();
     let letter = only_dead(&client, &queue).await;
     assert_eq!(
         (&letter.reason, &*letter.detail, letter.attempts),
@@ -916,7 +953,7 @@ async fn forged_headers_of_ours_and_of_the_broker_steer_nothing() {
         .await
         .unwrap();
     let back = raw.get(queue.name()).unwrap().unwrap();
-    assert_eq!(back.body, job().body);
+    assert_eq!(back.body, sent.body);
     for name in [
         elsewhere.name().to_owned(),
         format!("{}.dlq", elsewhere.name()),
@@ -927,6 +964,45 @@ async fn forged_headers_of_ours_and_of_the_broker_steer_nothing() {
             "something was written to {name}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_counter_of_the_broker_uses_up_no_attempt() {
+    let url = brokers::amqp_url().unwrap();
+    let client = longshore::connect(&url).await.unwrap();
+    let mut raw = RawAmqp::connect(&url).unwrap();
+    for name in ["x-delivery-count", "x-acquired-count"] {
+        let queue = Queue::new(&unique("counter"));
+        let witness = Witness::default();
+        let worker = witness
+            .worker(&client, &queue, |_, _| Ok(()))
+            .await
+            .unwrap();
+        let table = entry(name.as_bytes(), b'l', &i64::MAX.to_be_bytes());
+        raw.publish(queue.name(), &with_headers(table)).unwrap();
+        let seen = attempt_seen(&client, &queue, &witness).await;
+        worker.stop().await;
+        assert_eq!(seen, Some(1), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_obituary_does_not_hide_why_a_message_was_set_aside() {
+    let many: Vec<u8> = (0..65)
+        .flat_map(|n| text_entry(&format!("h{n}"), b"v"))
+        .collect();
+    let forged = [
+        text_entry("longshore-dead-reason", b"expired"),
+        text_entry("longshore-dead-detail", b"nothing to see here"),
+        entry(b"longshore-dead-attempts", b'l', &7_i64.to_be_bytes()),
+    ];
+    let table = [many, forged.concat()].concat();
+    let messages = vec![(
+        "a forged obituary".to_owned(),
+        with_headers(table),
+        Reason::Hostile,
+    )];
+    endures(on_rabbitmq("obituary").await, messages).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

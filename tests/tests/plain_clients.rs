@@ -12,7 +12,11 @@ use longshore_testing::brokers::{self, Broker, BrokerKind};
 use longshore_tests::{
     job::Job,
     plain,
-    raw_amqp::RawAmqp,
+    raw_amqp::{
+        Properties,
+        Property::{Expiration, Headers, Type},
+        RawAmqp, entry,
+    },
     unique,
     waiting::until,
     witness::{Sight, Witness, dead, only_dead},
@@ -645,7 +649,7 @@ async fn an_entry_of_redis_py_is_whole_in_the_dead_letters_and_comes_back_as_it_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_plain_expiration_passes_on_the_broker_is_dead_as_expired_and_comes_back() {
     let (url, client, queue) = rabbitmq("expired").await;
-    let properties = json!({"type": "job", "expiration": "300", "headers": {"n": 1}});
+    let properties = json!({"type": "job", "expiration": "1500", "headers": {"n": 1}});
     plain::amqp(
         &url,
         &[json!({"to": queue.name(), "body": "{\"number\":7}", "properties": properties})],
@@ -659,10 +663,16 @@ async fn a_message_whose_plain_expiration_passes_on_the_broker_is_dead_as_expire
         .redrive(&letter.id)
         .await
         .unwrap();
-    let back = plain::amqp(&url, &[json!({"from": queue.name(), "take": true})]).await;
+    // At once: it expires again.
+    let mut raw = RawAmqp::connect(&url).unwrap();
+    let back = raw.get(queue.name()).unwrap().unwrap();
+    let expected = Properties::default()
+        .with(Headers, entry(b"n", b'I', &1_i32.to_be_bytes()))
+        .with(Expiration, "1500")
+        .with(Type, "job");
     assert_eq!(
-        back[0],
-        json!({"properties": properties, "body": "{\"number\":7}"})
+        (back.properties, &*back.body),
+        (expected, &b"{\"number\":7}"[..])
     );
 }
 
@@ -726,11 +736,7 @@ async fn are_without_handler(client: &Client, queue: &Queue, count: usize) {
     let letters = dead(client, queue, count).await;
     worker.stop().await;
     for letter in &letters {
-        assert_eq!(
-            (&letter.reason, letter.attempts),
-            (&Reason::NoHandler, 0),
-            "{letter:?}"
-        );
+        assert_eq!(letter.reason, Reason::NoHandler, "{letter:?}");
         assert_eq!(&letter.envelope.body[..], b"{\"number\":7}");
     }
     assert!(witness.seen().is_empty());
@@ -740,7 +746,9 @@ async fn are_without_handler(client: &Client, queue: &Queue, count: usize) {
 async fn the_arguments_of_queues_on_rabbitmq_are_those_of_the_wire_format() {
     let broker = Broker::start(BrokerKind::RabbitMq).await.unwrap();
     let client = longshore::connect(&broker.url()).await.unwrap();
-    client.declare(&Queue::new("orders")).await.unwrap();
+    let queue = Queue::new("orders");
+    let delayed = client.publish(&queue, &Job { number: 1 });
+    delayed.delay(Duration::from_secs(60)).await.unwrap();
     let listed = broker
         .rabbitmqctl(&["list_queues", "name", "durable", "arguments"])
         .await
@@ -782,8 +790,11 @@ async fn the_arguments_of_queues_on_rabbitmq_are_those_of_the_wire_format() {
         );
     }
     for level in 0..30_u32 {
-        let (durable, arguments) = lines[&*format!("longshore.delay.v1-30.{level:02}")];
-        assert_eq!(durable, "true");
+        let name = format!("longshore.delay.v1-30.{level:02}");
+        let found = lines.get(&*name);
+        let (durable, arguments) =
+            found.unwrap_or_else(|| panic!("no {name} among {:?}", lines.keys()));
+        assert_eq!(*durable, "true");
         let below = match level {
             0 => "longshore.delay.v1-30.deliver".to_owned(),
             _ => format!("longshore.delay.v1-30.{:02}", level - 1),
@@ -926,4 +937,26 @@ async fn what_pika_takes_from_the_dead_letters_is_gone_for_us_too() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), longshore::ErrorKind::Stale);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_listed_oldest_first_however_often_they_are_looked_at() {
+    for (url, client, queue) in [rabbitmq("looked").await, redis("looked").await] {
+        let witness = Witness::default();
+        let never = |_: &Job, _: &longshore::Context| Err(HandlerError::permanent("never"));
+        let worker = witness.worker(&client, &queue, never).await.unwrap();
+        let mut sent: Vec<String> = Vec::new();
+        for number in 0..12 {
+            sent.push(format!("job-{number}"));
+            let job = client.publish(&queue, &Job { number });
+            job.id(sent[sent.len() - 1].clone()).await.unwrap();
+            let letters = dead(&client, &queue, sent.len()).await;
+            let ids: Vec<_> = letters
+                .iter()
+                .map(|letter| letter.envelope.id.to_string())
+                .collect();
+            assert_eq!(ids, sent, "{}", url.split(':').next().unwrap());
+        }
+        worker.stop().await;
+    }
 }
