@@ -160,20 +160,21 @@ impl Dialer {
         room: Option<usize>,
     ) -> Result<Session> {
         let watch = Arc::new(Watch::new(limits, self.ids.next(), room));
+        // lapin's thread waits on the stream for ever unless that ends, also where nobody waits for
+        // the outcome any more.
+        let attempt = Attempt(Some(watch.clone()));
         match timeout(self.patience, self.dial_without_limit(host, duty, &watch)).await {
-            Ok(Ok(connection)) => Ok(Session {
-                epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
-                watch,
-                connection,
-                blocked: watch::Sender::new(false),
-            }),
-            Ok(Err(error)) => {
-                watch.cut();
-                Err(error)
+            Ok(Ok(connection)) => {
+                attempt.succeed();
+                Ok(Session {
+                    epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
+                    watch,
+                    connection,
+                    blocked: watch::Sender::new(false),
+                })
             }
+            Ok(Err(error)) => Err(error),
             Err(_) => {
-                // lapin's thread waits on the stream for ever unless that ends.
-                watch.cut();
                 let error = late(&format!("connecting to {host}"));
                 Err(Error::new(ErrorKind::Unavailable, error.to_string()))
             }
@@ -248,6 +249,23 @@ impl Dialer {
             .with_client_property("product".into(), property("Longshore"))
             .with_client_property("version".into(), property(env!("CARGO_PKG_VERSION")))
             .with_auth_provider(Placeholder)
+    }
+}
+
+/// Cuts the stream of a connection that does not come about.
+struct Attempt(Option<Arc<Watch>>);
+
+impl Attempt {
+    fn succeed(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.0 {
+            watch.cut();
+        }
     }
 }
 

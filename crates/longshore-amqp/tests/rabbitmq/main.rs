@@ -1,6 +1,7 @@
 //! The adapter's own mechanisms on a real RabbitMQ. What every transport promises is tested by the
 //! conformance suite.
 
+mod connecting;
 mod dead_letters;
 mod delays;
 mod hostile;

@@ -1,8 +1,11 @@
 //! Declaring, verifying, differing.
 
-use longshore_core::{Declare, Destination, ErrorKind, Topology};
+use std::time::Duration;
 
-use crate::rig::{Rig, body, connect, message, unique};
+use longshore_core::{Declare, Destination, ErrorKind, Settlement, Topology, Verdict};
+use longshore_testing::brokers::{Broker, BrokerKind};
+
+use crate::rig::{PATIENCE, Rig, Taker, body, connect, message, unique};
 
 #[tokio::test]
 async fn verifying_creates_nothing() {
@@ -68,4 +71,75 @@ async fn a_topic_reaches_every_queue_bound_to_it_and_needs_one() {
     assert_eq!(refused.kind(), ErrorKind::NoSuchQueue);
     assert_eq!(body(&first.one().await), "all");
     assert_eq!(body(&second.one().await), "all");
+}
+
+#[tokio::test]
+async fn a_verifying_subscription_waits_for_a_queue_and_never_makes_it() {
+    let broker = Broker::start(BrokerKind::RabbitMq).await.expect("a broker");
+    let rig = Rig::on(&broker.url()).await;
+    let mut subscription = rig.subscription();
+    subscription.declare = Declare::Verify;
+    let verifier = connect(&broker.url()).await;
+    let (source, settler) = verifier.subscribe(subscription).await.expect("it is there");
+    let mut taker = Taker { source, settler };
+    // Delayed retries of a client that creates nothing need a ladder somebody else has made.
+    rig.publish(["x"]).await;
+    let delivery = taker.one().await;
+    let verdict = Verdict::Retry {
+        after: Duration::from_millis(100),
+    };
+    let settlement = Settlement::new(delivery.receipt, 1, verdict, delivery.envelope);
+    let refused = taker.settle_one(settlement).await.expect_err("no ladder");
+    assert_eq!(refused.error.kind(), ErrorKind::NoSuchQueue);
+    assert!(
+        refused.error.to_string().contains("creates nothing"),
+        "{}",
+        refused.error
+    );
+    let mut delayed = rig.outgoing(message("y"));
+    delayed.delay = Duration::from_millis(1);
+    rig.transport
+        .publish(vec![delayed])
+        .await
+        .pop()
+        .expect("one")
+        .expect("a ladder");
+    let settled = taker
+        .settle_one(*refused.settlement.expect("to try again"))
+        .await;
+    settled
+        .map_err(|unsettled| unsettled.error)
+        .expect("settled");
+
+    let names = [
+        rig.queue().to_string(),
+        format!("{}.quarantine", rig.queue()),
+    ];
+    for name in &names {
+        broker
+            .rabbitmqctl(&["delete_queue", name])
+            .await
+            .expect("deleted");
+    }
+    let from = std::time::Instant::now();
+    while taker
+        .source
+        .trouble()
+        .is_none_or(|why| !why.contains(&names[0]))
+    {
+        assert!(from.elapsed() < PATIENCE, "{:?}", taker.source.trouble());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let list = broker
+        .rabbitmqctl(&["list_queues", "name"])
+        .await
+        .expect("a list");
+    assert!(!list.lines().any(|line| line == names[0]), "{list}");
+    rig.transport
+        .declare(&rig.topology, Declare::Create)
+        .await
+        .expect("declared");
+    rig.publish(["z"]).await;
+    assert_eq!(body(&taker.one().await), "z");
+    assert_eq!(taker.source.trouble(), None);
 }
