@@ -105,8 +105,9 @@ impl Scene {
             async || {
                 if let Some(status) = process.try_wait().expect("a child") {
                     let said = std::fs::read_to_string(log).unwrap_or_default();
-                    let from = said.floor_char_boundary(said.len().saturating_sub(2000));
-                    panic!("the service ended with {status}: …{}", &said[from..]);
+                    let lines: Vec<_> = said.lines().collect();
+                    let last = lines[lines.len().saturating_sub(20)..].join("\n");
+                    panic!("the service ended with {status}: {last}");
                 }
                 let done = journal::attempts(&journal::read(journal).ok()?, "done");
                 let all = (1..=count).all(|number| done.get(&number).is_some_and(|a| a == &[1]));

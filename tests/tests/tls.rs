@@ -143,11 +143,14 @@ async fn a_server_that_never_answers_is_given_up_within_the_connection_time_out(
             ErrorKind::Unavailable
         );
     }
-    let url = format!("redis+sentinel://localhost:{port}/main");
-    assert_eq!(
-        refused("sentinel", connect(&url, &authority)).await,
-        ErrorKind::Unavailable
-    );
+    for scheme in ["redis+sentinel", "rediss+sentinel"] {
+        let url = format!("{scheme}://localhost:{port}/main");
+        assert_eq!(
+            refused(scheme, connect(&url, &authority)).await,
+            ErrorKind::Unavailable,
+            "{scheme}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
