@@ -144,7 +144,9 @@ pub struct Settlement {
     pub receipt: Receipt,
     /// What it ends as.
     pub verdict: Verdict,
-    /// The attempt number of the delivery.
+    /// How often a handler had started once this is settled: the delivery's attempt number, or one
+    /// less where none started now and it becomes a dead letter. [`Verdict::Release`] has the number
+    /// the next start will have again.
     pub attempt: u32,
     /// What travelled, back again for everything but [`Verdict::Complete`]: some brokers must
     /// publish it anew.

@@ -1,11 +1,9 @@
-//! The adapter contract: what a broker must do for Longshore. Batch-first and dyn-safe; the
-//! conformance suite of `longshore-testing` is its executable form.
+//! The adapter contract: what a broker must do for Longshore. The conformance suite of
+//! `longshore-testing` is its executable form.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -22,9 +20,9 @@ pub struct Capabilities {
     pub lanes: bool,
     /// Partitions with exclusive ownership and fencing tokens.
     pub partitions: bool,
-    /// Topics, and whether a message reaches all bound queues or none.
+    /// Topics.
     pub topics: bool,
-    /// See `topics`.
+    /// A message published to a topic reaches all bound queues or none.
     pub atomic_topics: bool,
     /// The longest delay; `None` where there are no delays.
     pub longest_delay: Option<Duration>,
@@ -81,7 +79,7 @@ pub struct Ownership {
     pub token: u64,
 }
 
-/// One part to consume, and how.
+/// One part to consume.
 #[derive(Debug, Clone)]
 pub struct Subscription {
     /// The queue, declared again whenever it turns out to be missing.
@@ -96,7 +94,7 @@ pub struct Subscription {
     pub prefetch: u16,
     /// How long a lock lasts where the broker needs one; renewed at a third of it.
     pub lock: Duration,
-    /// After how many unexplained returns a message is a suspect and is kept away from others.
+    /// From how many unexplained returns on a suspect is kept apart, one at a time.
     pub suspect_returns: u32,
     /// What a delivery may be at most.
     pub limits: Limits,
@@ -110,7 +108,7 @@ pub type Subscribed = (Box<dyn Source>, Arc<dyn Settler>);
 /// The transport reads ahead on a task of its own, keeps the unsettled deliveries at or below the
 /// prefetch, renews every lock until it is settled, and repairs everything transient by itself:
 /// that shows only as a pause and in [`trouble`](Self::trouble). Dropping a source without
-/// [`stop`](Self::stop) abandons what it holds, as the death of the process would.
+/// [`stop`](Self::stop) abandons what was taken, as the death of the process would.
 pub trait Source: Send {
     /// Moves 1 to `max` arrived deliveries into `into` and answers how many. 0: stopped, and
     /// nothing more will come. Never waits inside, so cancelling loses nothing.
@@ -158,7 +156,7 @@ pub trait Settler: Send + Sync {
 pub trait Membership: Send + Sync {
     /// How many workers are alive.
     async fn live(&self) -> Result<usize>;
-    /// Takes a partition; `None` while somebody else holds it.
+    /// Takes a partition; `None`: somebody else has it.
     async fn acquire(&self, partition: u16) -> Result<Option<Ownership>>;
     /// Gives it back, once its source is drained and dropped.
     async fn release(&self, ownership: Ownership) -> Result<()>;
@@ -182,12 +180,12 @@ pub trait Transport: Send + Sync + 'static {
     async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed>;
     /// Becomes a live worker of a queue with sessions.
     async fn join(&self, _queue: &Name) -> Result<Box<dyn Membership>> {
-        Err(unsupported("sessions"))
+        Err(unsupported("sessions are"))
     }
     /// A reply queue of this client, made again after a reconnect under the same address or ended
     /// with an error.
     async fn inbox(&self) -> Result<(ReplyAddress, Box<dyn Source>)> {
-        Err(unsupported("request/reply"))
+        Err(unsupported("replies are"))
     }
     /// The operator's side.
     fn admin(&self) -> &dyn Admin;
@@ -196,10 +194,7 @@ pub trait Transport: Send + Sync + 'static {
 }
 
 fn unsupported(what: &str) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!("this transport has no {what}"),
-    )
+    Error::new(ErrorKind::Unsupported, format!("{what} not built here"))
 }
 
 const _: fn(&dyn Transport, &dyn Source, &dyn Settler, &dyn Membership) = |_, _, _, _| ();
