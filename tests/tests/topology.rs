@@ -110,7 +110,8 @@ async fn an_exchange_of_another_type_where_a_topic_belongs_is_an_error_that_says
 async fn a_key_of_another_type_or_a_foreign_group_on_redis_is_an_error_that_says_so() {
     let url = brokers::redis_url().unwrap();
     let client = longshore::connect(&url).await.unwrap();
-    let cases: [(&str, &[&[&str]], &[&str]); 6] = [
+    type Command = &'static [&'static str];
+    let cases: [(&str, &[Command], &[&str]); 6] = [
         ("stream", &[&["SET", "KEY", "x"]], &["string", "stream"]),
         ("stream", &[&["LPUSH", "KEY", "x"]], &["list", "stream"]),
         ("delayed", &[&["SADD", "KEY", "x"]], &["set", "zset"]),
