@@ -45,25 +45,27 @@ pub(crate) async fn declare(
     pipeline.cmd("XINFO").arg("GROUPS").arg(&keys.stream);
     let replies = links.exchange(keys.slot, &pipeline, limit).await;
     let mut replies = replies.map_err(unsure)?;
-    let groups = checked(replies.pop().unwrap_or(Value::Nil))?;
-    if let Some(Value::ServerError(error)) = replies.pop()
-        && error.code() != "BUSYGROUP"
-    {
-        return Err(refused(&error));
-    }
-    let names: Vec<String> = array(groups)
-        .iter()
-        .filter_map(|group| text(lookup(group, "name")?.clone()))
-        .collect();
-    if !names.iter().any(|name| name == GROUP) {
-        return Err(Error::new(
-            ErrorKind::NoSuchQueue,
-            format!(
-                "the stream {} has no consumer group \"{GROUP}\"; create the queue first",
-                keys.stream
-            ),
-        ));
-    }
+    let names = checked(replies.pop().unwrap_or(Value::Nil)).map(group_names);
+    let refusal = match replies.pop() {
+        Some(Value::ServerError(error)) => Some(refused(&error)),
+        _ => None,
+    };
+    let ours = |names: &[String]| names.iter().any(|name| name == GROUP);
+    let names = match (names, refusal) {
+        // A full server refuses to create even what is there.
+        (Ok(names), _) if ours(&names) => names,
+        (_, Some(refusal)) => return Err(refusal),
+        (Err(error), None) => return Err(error),
+        (Ok(_), None) => {
+            return Err(Error::new(
+                ErrorKind::NoSuchQueue,
+                format!(
+                    "the stream {} has no consumer group \"{GROUP}\"; create the queue first",
+                    keys.stream
+                ),
+            ));
+        }
+    };
     if names.len() > 1 {
         return Err(Error::new(
             ErrorKind::TopologyDiffers,
@@ -79,6 +81,11 @@ pub(crate) async fn declare(
         bind(links, options, topology, topic, declare).await?;
     }
     Ok(())
+}
+
+fn group_names(groups: Value) -> Vec<String> {
+    let name = |group| text(lookup(group, "name")?.clone());
+    array(groups).iter().filter_map(name).collect()
 }
 
 /// What is under our keys must be of the kind that we put there.
@@ -131,17 +138,22 @@ async fn bind(
 ) -> Result<()> {
     let (key, slot) = topic_key(&options.key_prefix, topic);
     let mut pipeline = redis::pipe();
+    let queue = topology.queue.as_str();
+    pipeline.cmd("SISMEMBER").arg(&key).arg(queue);
     let create = declare == Declare::Create;
-    pipeline
-        .cmd(if create { "SADD" } else { "SISMEMBER" })
-        .arg(&key)
-        .arg(topology.queue.as_str());
+    if create {
+        pipeline.cmd("SADD").arg(&key).arg(queue);
+    }
     let replies = links
         .exchange(slot, &pipeline, options.confirm_timeout)
         .await;
-    let reply = replies.map_err(unsure)?.pop().unwrap_or(Value::Nil);
-    let bound = match checked(reply) {
-        Ok(reply) => int(&reply) == Some(1),
+    let mut replies = replies.map_err(unsure)?.into_iter();
+    let mut next = || replies.next().map(checked);
+    let (there, added) = (next().unwrap_or(Ok(Value::Nil)), next());
+    let bound = match there.map(|reply| int(&reply) == Some(1)) {
+        // Asked for first, because a full server refuses to add even what is there.
+        Ok(true) => true,
+        Ok(false) => added.transpose()?.is_some(),
         Err(error) if error.kind() == ErrorKind::TopologyDiffers => {
             return Err(Error::new(
                 ErrorKind::TopologyDiffers,
@@ -152,7 +164,7 @@ async fn bind(
         }
         Err(error) => return Err(error),
     };
-    if !create && !bound {
+    if !bound {
         return Err(Error::new(
             ErrorKind::NoSuchQueue,
             format!(
