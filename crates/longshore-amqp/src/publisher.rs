@@ -55,7 +55,7 @@ impl Publisher {
     }
 
     /// One answer each, in order, within the confirmation time-out: `Ok` is stored durably,
-    /// [`ErrorKind::Unknown`] may be stored, everything else is not.
+    /// [`Unknown`](longshore_core::ErrorKind::Unknown) may be stored, everything else is not.
     ///
     /// Dropping the future undoes nothing.
     pub(crate) async fn publish(&self, letters: Vec<Letter>) -> Vec<Result<()>> {

@@ -63,7 +63,10 @@ impl Diversion {
     }
 
     fn letter(&self, arrived: &Arrived) -> Result<Letter> {
-        let used = arrived.attempts.saturating_add(arrived.returns);
+        // Returns beyond the threshold were deaths while this very move was under way: nothing
+        // starts in the lane at the threshold, so they cost no attempt and both copies agree.
+        let returns = arrived.returns.min(self.plan.suspect_returns);
+        let used = arrived.attempts.saturating_add(returns);
         Ok(Letter {
             exchange: ShortString::default(),
             routing_key: short("queue name", &self.plan.quarantine)?,
