@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use longshore::{Client, HandlerError, Queue, Reason};
+use longshore::{Client, DeadLetter, HandlerError, Queue, Reason};
 use longshore_testing::brokers::{self, Broker, BrokerKind};
 use longshore_tests::{
     job::Job,
@@ -15,7 +15,7 @@ use longshore_tests::{
     raw_amqp::{
         Properties,
         Property::{Expiration, Headers, Type},
-        RawAmqp, entry,
+        RawAmqp, RawMessage, entry,
     },
     unique,
     waiting::until,
@@ -465,19 +465,16 @@ async fn redis_py_reads_what_longshore_publishes_exactly_as_the_wire_format_says
     assert_eq!(names, ["body", "content_type", "id", "sent_at", "type"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_of_pika_is_whole_in_the_dead_letters_and_comes_back_as_it_was_first_published() {
+/// A message with everything pika can set, dead after two attempts, and the same as it arrives in a
+/// queue where nobody touches it.
+async fn dead_on_rabbitmq() -> (String, Client, Queue, DeadLetter, RawMessage) {
     let (url, client, queue) = rabbitmq("round").await;
     let reference = Queue::new(&unique("reference"));
     client.declare(&reference).await.unwrap();
     let to = |queue: &Queue| json!({"to": queue.name(), "body": plain::bytes(b"{\"number\": 7} "), "properties": everything(&url)});
     plain::amqp(&url, &[to(&queue), to(&reference)]).await;
-    let first_published = RawAmqp::connect(&url)
-        .unwrap()
-        .get(reference.name())
-        .unwrap()
-        .unwrap();
-
+    let mut raw = RawAmqp::connect(&url).unwrap();
+    let first_published = raw.get(reference.name()).unwrap().unwrap();
     let witness = Witness::default();
     let worker = witness.worker(&client, &queue, fails_twice).await.unwrap();
     let letter = only_dead(&client, &queue).await;
@@ -486,7 +483,12 @@ async fn a_message_of_pika_is_whole_in_the_dead_letters_and_comes_back_as_it_was
         (&letter.reason, letter.attempts, letter.redrivable),
         (&Reason::Permanent, 2, true)
     );
+    (url, client, queue, letter, first_published)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_pika_is_whole_in_the_dead_letters() {
+    let (url, _, queue, _, _) = dead_on_rabbitmq().await;
     let dlq = format!("{}.dlq", queue.name());
     let found = plain::amqp(&url, &[json!({"from": dlq})]).await.remove(0);
     assert_eq!(found["body"], "{\"number\": 7} ");
@@ -497,14 +499,6 @@ async fn a_message_of_pika_is_whole_in_the_dead_letters_and_comes_back_as_it_was
             "delivery_mode" => assert_eq!(dead[name], 2, "dead letters are durable"),
             "priority" | "expiration" | "user_id" => {
                 assert_eq!(dead[name], Value::Null, "a copy cannot carry {name}");
-                let kept =
-                    &dead["headers"][format!("longshore-original-{}", name.replace('_', "-"))];
-                let as_text = |v: &Value| v.to_string().replace('"', "");
-                assert_eq!(
-                    as_text(kept),
-                    as_text(value),
-                    "the original {name} is in a header: {dead}"
-                );
             }
             _ => assert_eq!(&dead[name], value, "{name}"),
         }
@@ -517,27 +511,37 @@ async fn a_message_of_pika_is_whole_in_the_dead_letters_and_comes_back_as_it_was
     assert_eq!(headers["longshore-dead-detail"], "never");
     assert_eq!(headers["longshore-dead-queue"], queue.name());
     assert_eq!(headers["longshore-dead-attempts"], 2);
-    assert!(is_about(
-        headers["longshore-dead-at"].as_u64().unwrap(),
-        SystemTime::now()
-    ));
+}
 
-    client
-        .dead_letters(&queue)
-        .redrive(&letter.id)
-        .await
-        .unwrap();
-    let back = RawAmqp::connect(&url)
-        .unwrap()
-        .get(queue.name())
-        .unwrap()
-        .unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_copy_cannot_carry_is_in_the_headers_the_wire_format_names() {
+    let (url, _, queue, _, _) = dead_on_rabbitmq().await;
+    let dlq = format!("{}.dlq", queue.name());
+    let found = plain::amqp(&url, &[json!({"from": dlq})]).await.remove(0);
+    let headers = &found["properties"]["headers"];
+    for name in ["priority", "expiration", "user_id"] {
+        let kept = &headers[format!("longshore-original-{}", name.replace('_', "-"))];
+        let as_text = |value: &Value| value.to_string().replace('"', "");
+        let expected = as_text(&everything(&url)[name]);
+        assert_eq!(as_text(kept), expected, "the original {name}: {headers}");
+    }
+    let at = headers["longshore-dead-at"].as_u64().unwrap();
+    assert!(is_about(at, SystemTime::now()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_pika_comes_back_from_the_dead_letters_as_it_was_first_published() {
+    let (url, client, queue, letter, first_published) = dead_on_rabbitmq().await;
+    let letters = client.dead_letters(&queue);
+    letters.redrive(&letter.id).await.unwrap();
+    let mut raw = RawAmqp::connect(&url).unwrap();
+    let back = raw.get(queue.name()).unwrap().unwrap();
     assert_eq!(back.body, first_published.body);
     assert_eq!(
         back.properties.canonical(),
         first_published.properties.canonical()
     );
-    assert!(client.dead_letters(&queue).peek().await.unwrap().is_none());
+    assert!(letters.peek().await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -571,37 +575,25 @@ async fn a_message_of_pika_with_nothing_but_a_body_also_comes_back_as_it_was_fir
     assert!(back.properties.0.is_empty(), "{:?}", back.properties);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_entry_of_redis_py_is_whole_in_the_dead_letters_and_comes_back_as_it_was_first_added() {
+/// An entry with fields of every kind, dead after two attempts.
+async fn dead_on_redis() -> (String, Client, Queue, DeadLetter, Value) {
     let (url, client, queue) = redis("round").await;
-    let fields = json!([
-        "zulu",
-        "first",
-        "body",
-        "{\"number\": 7} ",
-        "h.tenant",
-        "blue",
-        "alpha",
-        plain::bytes(&[0xff, 0]),
-        "type",
-        "job",
-        "h.tenant",
-        "green",
-        "zulu",
-        "again",
-        plain::bytes(&[0xfe]),
-        "odd name",
-        "",
-        "empty name",
-        "dead.reason",
-        "not ours",
-        "sent_at",
-        "no number",
-    ]);
+    let fields = [
+        ["zulu", "first"],
+        ["body", "{\"number\": 7} "],
+        ["h.tenant", "blue"],
+        ["type", "job"],
+        ["h.tenant", "green"],
+        ["zulu", "again"],
+        ["", "empty name"],
+        ["dead.reason", "not ours"],
+        ["sent_at", "no number"],
+    ];
+    let mut fields: Vec<Value> = fields.concat().into_iter().map(Value::from).collect();
+    fields.extend([plain::bytes(&[0xfe]), plain::bytes(&[0xff, 0])]);
     let mut add = vec![json!("XADD"), json!(stream_key(&queue)), json!("*")];
-    add.extend(fields.as_array().unwrap().clone());
+    add.extend(fields.clone());
     plain::redis(&url, &[add.into()]).await;
-
     let witness = Witness::default();
     let worker = witness.worker(&client, &queue, fails_twice).await.unwrap();
     let letter = only_dead(&client, &queue).await;
@@ -610,40 +602,42 @@ async fn an_entry_of_redis_py_is_whole_in_the_dead_letters_and_comes_back_as_it_
         (&letter.reason, letter.attempts, &*letter.detail),
         (&Reason::Permanent, 2, "never")
     );
+    (url, client, queue, letter, fields.into())
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_redis_py_is_whole_in_the_dead_letters_field_by_field() {
+    let (url, _, queue, _, fields) = dead_on_redis().await;
     let entries = plain::stream(&url, &dead_key(&queue)).await;
     let dead = entries[0][1].as_array().unwrap();
     let (original, ours) = dead.split_at(dead.len() - 10);
-    assert_eq!(
-        &Value::from(original.to_vec()),
-        &fields,
-        "field by field, in order, duplicates too"
-    );
     let at: u64 = ours[9].as_str().unwrap().parse().unwrap();
     assert!(is_about(at, SystemTime::now()));
-    let expected = json!([
-        "dead.reason",
-        "permanent",
-        "dead.detail",
-        "never",
-        "dead.attempts",
-        "2",
-        "dead.queue",
-        queue.name(),
-        "dead.at",
-        at.to_string(),
-    ]);
-    assert_eq!(Value::from(ours.to_vec()), expected);
+    let (name, at) = (queue.name(), at.to_string());
+    let expected = [
+        ["dead.reason", "permanent"],
+        ["dead.detail", "never"],
+        ["dead.attempts", "2"],
+        ["dead.queue", name],
+        ["dead.at", &at],
+    ];
+    assert_eq!(ours, expected.concat());
+    assert_eq!(
+        Value::from(original.to_vec()),
+        fields,
+        "in order, duplicates too"
+    );
+}
 
-    client
-        .dead_letters(&queue)
-        .redrive(&letter.id)
-        .await
-        .unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_redis_py_comes_back_from_the_dead_letters_as_it_was_first_added() {
+    let (url, client, queue, letter, fields) = dead_on_redis().await;
+    let letters = client.dead_letters(&queue);
+    letters.redrive(&letter.id).await.unwrap();
     let back = plain::stream(&url, &stream_key(&queue)).await;
     assert_eq!(back.len(), 1);
     assert_eq!(back[0][1], fields);
-    assert!(plain::stream(&url, &dead_key(&queue)).await.is_empty());
+    assert!(letters.peek().await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
