@@ -12,7 +12,7 @@ Usage: cargo xtask bench [--broker amqp|redis|memory]… [--mode consume|publish
               latency: 2,000 messages a second, from the publish call to the handler; all without it
   --only      only contestants whose name contains this
   --messages  how many in each run; by default 100,000 on RabbitMQ, 500,000 elsewhere.
-              One-by-one loops do a tenth of it, and latency at most 10,000
+              One-by-one loops do a twentieth of it, and latency at most 10,000
   --rounds    how often each contestant runs; 3 without it";
 
 /// What to run.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     arguments::{Arguments, Broker, Mode},
-    contestant::Contestant,
+    contestant::{Contestant, Way},
     job::Job,
     longshore::{Longshore, Publishing, Work},
     raw_amqp::RawAmqp,
@@ -96,35 +96,34 @@ async fn line_up(broker: Broker, mode: Mode) -> anyhow::Result<Vec<Arc<dyn Conte
         Broker::Memory => "memory:".to_owned(),
     };
     let mut all: Vec<Arc<dyn Contestant>> = Vec::new();
-    for one_by_one in [true, false] {
-        if one_by_one && mode == Mode::Latency {
-            continue;
-        }
+    let ways = match mode {
+        Mode::Consume => vec![Way::OneByOne, Way::Best],
+        Mode::Publish => vec![Way::OneByOne, Way::Tasks, Way::Best],
+        Mode::Latency => vec![Way::Best],
+    };
+    for way in ways {
         match broker {
-            Broker::Amqp => all.push(Arc::new(RawAmqp::connect(&url, one_by_one).await?)),
-            Broker::Redis => all.push(Arc::new(RawRedis::connect(&url, one_by_one).await?)),
-            Broker::Memory if one_by_one => {}
+            Broker::Amqp => all.push(Arc::new(RawAmqp::connect(&url, way).await?)),
+            Broker::Redis => all.push(Arc::new(RawRedis::connect(&url, way).await?)),
+            Broker::Memory if way != Way::Best => {}
             Broker::Memory => all.push(Arc::new(RawMemory::new())),
         }
     }
+    let batches = Publishing::Batches;
     let ours = match mode {
         Mode::Consume => vec![
-            ("Longshore, defaults", Work::Defaults, Publishing::Batches),
-            ("Longshore, prefetch 512", Work::Wide, Publishing::Batches),
+            ("Longshore, defaults", Work::Defaults, batches),
+            ("Longshore, prefetch 512", Work::Wide, batches),
         ],
         Mode::Publish => vec![
-            (
-                "Longshore, 2 × 256 publish_all",
-                Work::Wide,
-                Publishing::Batches,
-            ),
             (
                 "Longshore, 512 tasks publish",
                 Work::Wide,
                 Publishing::Tasks,
             ),
+            ("Longshore, 2 × 256 publish_all", Work::Wide, batches),
         ],
-        Mode::Latency => vec![("Longshore, defaults", Work::Defaults, Publishing::Batches)],
+        Mode::Latency => vec![("Longshore, defaults", Work::Defaults, batches)],
     };
     for (name, work, publishing) in ours {
         all.push(Arc::new(

@@ -1,21 +1,21 @@
 //! Longshore through its public API.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
 use longshore::{
     Client, Context, Handler, HandlerError, Outcome, Queue, Router, Worker,
     middleware::{self, Next},
 };
 
-use crate::{contestant::Contestant, job::Job, tally::Tally};
+use crate::{
+    contestant::{Contestant, shared_out},
+    job::Job,
+    tally::Tally,
+};
 
-/// Messages of one `publish_all`, and how many calls are in flight: together the window of the raw loops.
+/// Messages of one `publish_all`. Two calls are in flight: together the window of the raw loops.
 const BATCH: u32 = 256;
-const BATCHES: u32 = 2;
-/// Tasks that publish one message each at a time.
-const TASKS: u32 = 512;
 
 /// Typed handler, router with one layer, worker.
 pub(crate) struct Longshore {
@@ -91,29 +91,27 @@ impl Contestant for Longshore {
     }
 
     async fn publish(&self, run: u32, count: u32) -> anyhow::Result<()> {
-        let tasks = match self.publishing {
-            Publishing::Batches => BATCHES,
-            Publishing::Tasks => TASKS,
-        };
-        let publishing = self.publishing;
-        let tasks = (0..tasks).map(|task| {
-            let (client, queue) = (self.client.clone(), self.queue.clone());
-            tokio::spawn(async move {
-                let share = |of: u32| (u64::from(count) * u64::from(of) / u64::from(tasks)) as u32;
-                let (from, to) = (share(task), share(task + 1));
-                match publishing {
-                    Publishing::Batches => publish_batches(&client, &queue, run, from, to).await,
-                    Publishing::Tasks => {
-                        for number in from..to {
-                            client.publish(&queue, &Job::new(run, number)).await?;
-                        }
-                        Ok(())
-                    }
-                }
-            })
-        });
-        let ended: Vec<anyhow::Result<()>> = try_join_all(tasks.collect::<Vec<_>>()).await?;
-        ended.into_iter().collect()
+        let share = |numbers| publish_share(self.client.clone(), self.queue.clone(), run, numbers);
+        match self.publishing {
+            Publishing::Tasks => shared_out(count, share).await,
+            Publishing::Batches => {
+                let half = count / 2;
+                let first = tokio::spawn(publish_batches(
+                    self.client.clone(),
+                    self.queue.clone(),
+                    run,
+                    0..half,
+                ));
+                let second = tokio::spawn(publish_batches(
+                    self.client.clone(),
+                    self.queue.clone(),
+                    run,
+                    half..count,
+                ));
+                first.await??;
+                second.await?
+            }
+        }
     }
 
     async fn publish_one(&self, job: Job) -> anyhow::Result<()> {
@@ -144,19 +142,30 @@ impl Contestant for Longshore {
 }
 
 async fn publish_batches(
-    client: &Client,
-    queue: &Queue,
+    client: Client,
+    queue: Queue,
     run: u32,
-    from: u32,
-    to: u32,
+    numbers: Range<u32>,
 ) -> anyhow::Result<()> {
-    for first in (from..to).step_by(BATCH as usize) {
-        let jobs: Vec<Job> = (first..to.min(first + BATCH))
-            .map(|n| Job::new(run, n))
-            .collect();
-        for answer in client.publish_all(queue, &jobs).await {
+    for first in numbers.clone().step_by(BATCH as usize) {
+        let batch = first..numbers.end.min(first + BATCH);
+        let jobs: Vec<Job> = batch.map(|number| Job::new(run, number)).collect();
+        for answer in client.publish_all(&queue, &jobs).await {
             answer?;
         }
+    }
+    Ok(())
+}
+
+/// One message at a time.
+async fn publish_share(
+    client: Client,
+    queue: Queue,
+    run: u32,
+    numbers: Range<u32>,
+) -> anyhow::Result<()> {
+    for number in numbers {
+        client.publish(&queue, &Job::new(run, number)).await?;
     }
     Ok(())
 }

@@ -1,6 +1,13 @@
 //! RabbitMQ as one would use lapin by hand.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    ops::Range,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::Poll,
+    time::Duration,
+};
 
 use anyhow::ensure;
 use async_trait::async_trait;
@@ -14,7 +21,11 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use crate::{contestant::Contestant, job::Job, tally::Tally};
+use crate::{
+    contestant::{Contestant, Way, shared_out},
+    job::Job,
+    tally::Tally,
+};
 
 const QUEUE: &str = "bench-raw";
 const PREFETCH: u16 = 512;
@@ -24,15 +35,22 @@ const WINDOW: usize = 512;
 const ACKNOWLEDGE: u32 = 64;
 const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(5);
 
-/// One by one: every acknowledgement and every confirmation is awaited before the next message. Best:
-/// `multiple` acknowledgements on the channel itself, and a window of unconfirmed publishes in one task.
+/// Consumes with `multiple` acknowledgements on the channel itself, unless it goes one by one.
 pub(crate) struct RawAmqp {
     name: &'static str,
-    one_by_one: bool,
+    way: Way,
     consuming: Connection,
     /// Kept: a connection closes with its last handle.
     _publishing: Connection,
-    publisher: Channel,
+    publisher: Publisher,
+}
+
+/// A channel in confirm mode.
+#[derive(Clone)]
+struct Publisher {
+    channel: Channel,
+    /// lapin numbers a publish before it queues the frames, so two threads must not do it at a time.
+    turn: Arc<Mutex<()>>,
 }
 
 impl RawAmqp {
@@ -40,23 +58,26 @@ impl RawAmqp {
     ///
     /// # Errors
     /// What lapin says.
-    pub(crate) async fn connect(url: &str, one_by_one: bool) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(url: &str, way: Way) -> anyhow::Result<Self> {
         let consuming = Connection::connect(url, ConnectionProperties::default()).await?;
         let publishing = Connection::connect(url, ConnectionProperties::default()).await?;
-        let publisher = publishing.create_channel().await?;
-        publisher
+        let channel = publishing.create_channel().await?;
+        channel
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
         Ok(Self {
-            name: if one_by_one {
-                "raw lapin, one by one"
-            } else {
-                "raw lapin, best"
+            name: match way {
+                Way::OneByOne => "raw lapin, one by one",
+                Way::Best => "raw lapin, best",
+                Way::Tasks => "raw lapin, 512 tasks publish",
             },
-            one_by_one,
+            way,
             consuming,
             _publishing: publishing,
-            publisher,
+            publisher: Publisher {
+                channel,
+                turn: Arc::default(),
+            },
         })
     }
 
@@ -124,22 +145,63 @@ impl RawAmqp {
             .await?;
         Ok((channel, consumer))
     }
+}
 
-    async fn confirmed(&self, body: Vec<u8>) -> anyhow::Result<()> {
+impl Publisher {
+    async fn confirmed(&self, job: &Job) -> anyhow::Result<()> {
+        let body = job.encode()?;
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_type("bench.job".into());
+        let options = BasicPublishOptions::default();
         let confirm = self
-            .publisher
-            .basic_publish(
-                "".into(),
-                QUEUE.into(),
-                BasicPublishOptions::default(),
-                &body,
-                properties,
-            )
+            .channel
+            .basic_publish("".into(), QUEUE.into(), options, &body, properties)
             .await?;
         ensure!(confirm.await?.is_ack(), "the broker refused a message");
+        Ok(())
+    }
+
+    /// One task, a window of unconfirmed messages.
+    async fn publish_window(&self, run: u32, count: u32) -> anyhow::Result<()> {
+        let mut flights = FuturesUnordered::new();
+        for number in 0..count {
+            let job = Job::new(run, number);
+            let mut flight = Box::pin(async move { self.confirmed(&job).await });
+            // The first poll queues the frames.
+            match poll!(&mut flight) {
+                Poll::Ready(landed) => landed?,
+                Poll::Pending => flights.push(flight),
+            }
+            if flights.len() >= WINDOW
+                && let Some(landed) = flights.next().await
+            {
+                landed?;
+                while let Some(Some(landed)) = flights.next().now_or_never() {
+                    landed?;
+                }
+            }
+        }
+        while let Some(landed) = flights.next().await {
+            landed?;
+        }
+        Ok(())
+    }
+
+    /// One of many tasks: one message at a time.
+    async fn publish_share(self, run: u32, numbers: Range<u32>) -> anyhow::Result<()> {
+        for number in numbers {
+            let job = Job::new(run, number);
+            let mut flight = Box::pin(self.confirmed(&job));
+            let first = poll_fn(|cx| {
+                let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+                Poll::Ready(flight.as_mut().poll(cx))
+            });
+            match first.await {
+                Poll::Ready(landed) => landed?,
+                Poll::Pending => flight.await?,
+            }
+        }
         Ok(())
     }
 }
@@ -155,8 +217,8 @@ async fn acknowledge(channel: &Channel, last: u64) -> Written {
             .await
     });
     match poll!(&mut written) {
-        std::task::Poll::Ready(answer) => Box::pin(async move { answer }),
-        std::task::Poll::Pending => written,
+        Poll::Ready(answer) => Box::pin(async move { answer }),
+        Poll::Pending => written,
     }
 }
 
@@ -177,7 +239,7 @@ impl Contestant for RawAmqp {
     }
 
     fn is_slow(&self) -> bool {
-        self.one_by_one
+        self.way == Way::OneByOne
     }
 
     async fn prepare(&self) -> anyhow::Result<()> {
@@ -201,43 +263,31 @@ impl Contestant for RawAmqp {
     }
 
     async fn publish(&self, run: u32, count: u32) -> anyhow::Result<()> {
-        if self.one_by_one {
-            for number in 0..count {
-                self.confirmed(Job::new(run, number).encode()?).await?;
-            }
-            return Ok(());
-        }
-        let mut flights = FuturesUnordered::new();
-        for number in 0..count {
-            let mut flight = Box::pin(self.confirmed(Job::new(run, number).encode()?));
-            // The first poll queues the frames.
-            match poll!(&mut flight) {
-                std::task::Poll::Ready(landed) => landed?,
-                std::task::Poll::Pending => flights.push(flight),
-            }
-            if flights.len() >= WINDOW
-                && let Some(landed) = flights.next().await
-            {
-                landed?;
-                while let Some(Some(landed)) = flights.next().now_or_never() {
-                    landed?;
+        match self.way {
+            Way::OneByOne => {
+                for number in 0..count {
+                    self.publisher.confirmed(&Job::new(run, number)).await?;
                 }
+                Ok(())
+            }
+            Way::Best => self.publisher.publish_window(run, count).await,
+            Way::Tasks => {
+                shared_out(count, |numbers| {
+                    self.publisher.clone().publish_share(run, numbers)
+                })
+                .await
             }
         }
-        while let Some(landed) = flights.next().await {
-            landed?;
-        }
-        Ok(())
     }
 
     async fn publish_one(&self, job: Job) -> anyhow::Result<()> {
-        self.confirmed(job.encode()?).await
+        self.publisher.confirmed(&job).await
     }
 
     async fn consume(&self, tally: Arc<Tally>) -> anyhow::Result<()> {
-        match self.one_by_one {
-            true => self.consume_one_by_one(&tally).await,
-            false => self.consume_best(&tally).await,
+        match self.way {
+            Way::OneByOne => self.consume_one_by_one(&tally).await,
+            Way::Best | Way::Tasks => self.consume_best(&tally).await,
         }
     }
 

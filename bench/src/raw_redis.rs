@@ -1,6 +1,6 @@
 //! Redis Streams as one would use redis-rs by hand.
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::VecDeque, ops::Range, pin::Pin, sync::Arc};
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
@@ -10,7 +10,11 @@ use redis::{
     aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 
-use crate::{contestant::Contestant, job::Job, tally::Tally};
+use crate::{
+    contestant::{Contestant, Way, shared_out},
+    job::Job,
+    tally::Tally,
+};
 
 const STREAM: &str = "bench-raw";
 const GROUP: &str = "bench";
@@ -19,11 +23,11 @@ const BATCH: u32 = 256;
 /// Pipelined publishes in flight: one is encoded while the other is away.
 const FLIGHTS: usize = 2;
 
-/// One by one: every read, acknowledgement and publish is awaited before the next message. Best: the next
-/// read is in flight while a batch is handled and acknowledged on another connection.
+/// Consumes with the next read in flight while a batch is handled and acknowledged on another connection,
+/// unless it goes one by one.
 pub(crate) struct RawRedis {
     name: &'static str,
-    one_by_one: bool,
+    way: Way,
     client: Client,
     connection: MultiplexedConnection,
 }
@@ -33,16 +37,16 @@ impl RawRedis {
     ///
     /// # Errors
     /// What redis-rs says.
-    pub(crate) async fn connect(url: &str, one_by_one: bool) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(url: &str, way: Way) -> anyhow::Result<Self> {
         let info = url.into_connection_info()?;
         let client = Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))?;
         Ok(Self {
-            name: if one_by_one {
-                "raw redis-rs, one by one"
-            } else {
-                "raw redis-rs, best"
+            name: match way {
+                Way::OneByOne => "raw redis-rs, one by one",
+                Way::Best => "raw redis-rs, best",
+                Way::Tasks => "raw redis-rs, 512 tasks publish",
             },
-            one_by_one,
+            way,
             connection: connect(&client).await?,
             client,
         })
@@ -79,6 +83,53 @@ impl RawRedis {
         }
         Ok(())
     }
+}
+
+async fn publish_pipelined(
+    writer: MultiplexedConnection,
+    run: u32,
+    count: u32,
+) -> anyhow::Result<()> {
+    let mut flights = VecDeque::new();
+    for first in (0..count).step_by(BATCH as usize) {
+        let mut pipeline = redis::pipe();
+        for number in first..count.min(first + BATCH) {
+            let body = Job::new(run, number).encode()?;
+            pipeline.cmd("XADD").arg(STREAM).arg("*");
+            pipeline.arg("type").arg("bench.job").arg("body").arg(body);
+            pipeline.ignore();
+        }
+        let mut writer = writer.clone();
+        flights.push_back(begin(async move { pipeline.exec_async(&mut writer).await }).await);
+        if flights.len() >= FLIGHTS
+            && let Some(before) = flights.pop_front()
+        {
+            before.await?;
+        }
+    }
+    for flight in flights {
+        flight.await?;
+    }
+    Ok(())
+}
+
+/// One message at a time.
+async fn publish_share(
+    mut writer: MultiplexedConnection,
+    run: u32,
+    numbers: Range<u32>,
+) -> anyhow::Result<()> {
+    for number in numbers {
+        publish_one(&mut writer, &Job::new(run, number)).await?;
+    }
+    Ok(())
+}
+
+async fn publish_one(writer: &mut MultiplexedConnection, job: &Job) -> anyhow::Result<()> {
+    let mut command = redis::cmd("XADD");
+    command.arg(STREAM).arg("*").arg("type").arg("bench.job");
+    command.arg("body").arg(job.encode()?);
+    Ok(command.exec_async(writer).await?)
 }
 
 type InFlight<T> = Pin<Box<dyn Future<Output = RedisResult<T>> + Send>>;
@@ -180,7 +231,7 @@ impl Contestant for RawRedis {
     }
 
     fn is_slow(&self) -> bool {
-        self.one_by_one
+        self.way == Way::OneByOne
     }
 
     async fn prepare(&self) -> anyhow::Result<()> {
@@ -199,56 +250,24 @@ impl Contestant for RawRedis {
     }
 
     async fn publish(&self, run: u32, count: u32) -> anyhow::Result<()> {
-        if self.one_by_one {
-            for number in 0..count {
-                self.publish_one(Job::new(run, number)).await?;
-            }
-            return Ok(());
-        }
-        let mut flights = std::collections::VecDeque::new();
-        for first in (0..count).step_by(BATCH as usize) {
-            let mut pipeline = redis::pipe();
-            for number in first..count.min(first + BATCH) {
-                let body = Job::new(run, number).encode()?;
-                pipeline.cmd("XADD").arg(STREAM).arg("*");
-                pipeline
-                    .arg("type")
-                    .arg("bench.job")
-                    .arg("body")
-                    .arg(body)
-                    .ignore();
-            }
-            let mut writer = self.connection.clone();
-            flights.push_back(begin(async move { pipeline.exec_async(&mut writer).await }).await);
-            if flights.len() >= FLIGHTS
-                && let Some(before) = flights.pop_front()
-            {
-                before.await?;
+        let connection = || self.connection.clone();
+        match self.way {
+            Way::OneByOne => publish_share(connection(), run, 0..count).await,
+            Way::Best => publish_pipelined(connection(), run, count).await,
+            Way::Tasks => {
+                shared_out(count, |numbers| publish_share(connection(), run, numbers)).await
             }
         }
-        for flight in flights {
-            flight.await?;
-        }
-        Ok(())
     }
 
     async fn publish_one(&self, job: Job) -> anyhow::Result<()> {
-        let mut command = redis::cmd("XADD");
-        command
-            .arg(STREAM)
-            .arg("*")
-            .arg("type")
-            .arg("bench.job")
-            .arg("body")
-            .arg(job.encode()?);
-        command.exec_async(&mut self.connection.clone()).await?;
-        Ok(())
+        publish_one(&mut self.connection.clone(), &job).await
     }
 
     async fn consume(&self, tally: Arc<Tally>) -> anyhow::Result<()> {
-        match self.one_by_one {
-            true => self.consume_one_by_one(&tally).await,
-            false => self.consume_best(&tally).await,
+        match self.way {
+            Way::OneByOne => self.consume_one_by_one(&tally).await,
+            Way::Best | Way::Tasks => self.consume_best(&tally).await,
         }
     }
 
