@@ -25,7 +25,9 @@ pub async fn publish_jobs(client: &Client, queue: &Queue, count: u64) -> Result<
             .iter()
             .map(|&number| Draft::new(&Job { number }).id(format!("job-{number}")));
         for answer in client.publish_all(queue, drafts).await {
-            let Published::Accepted = answer? else { continue };
+            let Published::Accepted = answer? else {
+                continue;
+            };
         }
     }
     Ok(())

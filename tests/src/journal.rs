@@ -58,7 +58,10 @@ pub fn read(path: &Path) -> io::Result<Vec<Event>> {
 pub fn attempts(events: &[Event], what: &str) -> BTreeMap<u64, Vec<u32>> {
     let mut attempts = BTreeMap::<u64, Vec<u32>>::new();
     for event in events.iter().filter(|event| event.what == what) {
-        attempts.entry(event.number).or_default().push(event.attempt);
+        attempts
+            .entry(event.number)
+            .or_default()
+            .push(event.attempt);
     }
     attempts
 }

@@ -59,7 +59,10 @@ impl Publisher {
             while !told.load(Ordering::SeqCst) {
                 match client.publish(&queue, &Job { number }).await {
                     Ok(_) => {
-                        let mut confirmed = noted.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut confirmed = noted
+                            .confirmed
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner);
                         confirmed.insert(number);
                     }
                     Err(error) if error.kind() == ErrorKind::Unknown => {

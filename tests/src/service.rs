@@ -113,5 +113,8 @@ impl Supervisor {
 /// What the operating system says.
 pub async fn terminate(child: &Child) -> io::Result<ExitStatus> {
     let process = child.id().unwrap_or_default().to_string();
-    Command::new("kill").args(["-TERM", &process]).status().await
+    Command::new("kill")
+        .args(["-TERM", &process])
+        .status()
+        .await
 }
