@@ -11,9 +11,16 @@ pub(crate) struct Address {
     pub(crate) kind: Kind,
     pub(crate) hosts: Vec<Host>,
     pub(crate) tls: bool,
+    pub(crate) db: i64,
+    login: Login,
+    allow_plaintext: bool,
+}
+
+/// How to log in. Reached through [`Address::login_at`] alone, which looks where it will go.
+#[derive(Clone)]
+pub(crate) struct Login {
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
-    pub(crate) db: i64,
 }
 
 /// How the servers of a URL belong together.
@@ -102,27 +109,42 @@ impl Address {
                 "several hosts need redis+cluster:// or redis+sentinel://",
             ));
         }
-        let far = hosts.iter().any(|host| !host.is_loopback());
-        if password.is_some() && !tls && far && !options.allow_plaintext {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                "credentials would cross the network unencrypted: use rediss:// or set allow_plaintext",
-            ));
-        }
-        Ok(Self {
+        let address = Self {
             kind,
             hosts,
             tls,
-            username,
-            password,
             db,
-        })
+            login: Login { username, password },
+            allow_plaintext: options.allow_plaintext,
+        };
+        for host in &address.hosts {
+            address.login_at(host)?;
+        }
+        Ok(address)
+    }
+
+    /// The credentials for this server, which a sentinel or a cluster may have named and no
+    /// operator has seen.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where a password would cross the network unencrypted.
+    pub(crate) fn login_at(&self, host: &Host) -> Result<&Login> {
+        let safe = self.tls || self.allow_plaintext || host.is_loopback();
+        if self.login.password.is_some() && !safe {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "credentials would cross the network to {host} unencrypted: use TLS (rediss) or set allow_plaintext"
+                ),
+            ));
+        }
+        Ok(&self.login)
     }
 
     /// `text` without the credentials, should they occur in it.
     pub(crate) fn scrub(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        if let Some(password) = self.password.as_deref().filter(|p| !p.is_empty()) {
+        if let Some(password) = self.login.password.as_deref().filter(|p| !p.is_empty()) {
             text = text.replace(password, "***");
         }
         text
@@ -130,6 +152,14 @@ impl Address {
 }
 
 impl Host {
+    /// A server by name or address; `None` for what can be neither.
+    pub(crate) fn new(name: impl Into<String>, port: u16) -> Option<Self> {
+        let name = name.into();
+        let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+        let fits = !name.is_empty() && name.len() <= 255 && name.chars().all(known);
+        fits.then_some(Self { name, port })
+    }
+
     fn is_loopback(&self) -> bool {
         self.name.eq_ignore_ascii_case("localhost")
             || self
@@ -181,14 +211,7 @@ fn host(server: &str, default_port: u16) -> Result<Host> {
         Some(port) => port.parse().map_err(|_| wrong())?,
         None => default_port,
     };
-    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
-    if name.is_empty() || !name.chars().all(known) {
-        return Err(wrong());
-    }
-    Ok(Host {
-        name: name.to_owned(),
-        port,
-    })
+    Host::new(name, port).ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -206,7 +229,7 @@ mod tests {
             (single.kind, single.db, single.tls),
             (Kind::Single, 3, false)
         );
-        assert_eq!(single.password.as_deref(), Some("p@ss/"));
+        assert_eq!(single.login.password.as_deref(), Some("p@ss/"));
         assert_eq!(
             single.hosts,
             [Host {
@@ -232,6 +255,31 @@ mod tests {
             (Kind::Sentinel("main".into()), 2)
         );
         assert_eq!(sentinel.hosts[0].port, 26379);
+    }
+
+    #[test]
+    fn no_server_but_this_machine_gets_the_password_without_tls() {
+        let host = |name: &str| Host::new(name, 6379).expect("a host");
+        let plain = parse("redis+sentinel://:canary@localhost/main").expect("sentinel");
+        for name in ["localhost", "127.0.0.1", "::1"] {
+            assert!(plain.login_at(&host(name)).is_ok(), "{name}");
+        }
+        for name in ["10.0.0.1", "example.org", "0.0.0.0", "2001:db8::1"] {
+            let error = plain.login_at(&host(name)).err().expect(name);
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{name}");
+        }
+        let far = host("10.0.0.1");
+        let open = parse("redis+cluster://localhost").expect("no password");
+        let tls = parse("rediss+cluster://:canary@localhost").expect("tls");
+        let mut options = ConnectOptions::default();
+        options.allow_plaintext = true;
+        let allowed = Address::parse("redis+cluster://:canary@localhost", &options);
+        for address in [open, tls, allowed.expect("allowed")] {
+            assert!(address.login_at(&far).is_ok(), "{address:?}");
+        }
+        for name in ["", "a\nb", "a b"] {
+            assert_eq!(Host::new(name, 1), None, "{name:?}");
+        }
     }
 
     #[test]

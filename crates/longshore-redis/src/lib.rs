@@ -28,6 +28,7 @@ mod settler;
 mod site;
 mod source;
 mod takeover;
+mod tls;
 mod topology;
 mod transport;
 
@@ -39,10 +40,13 @@ use longshore_core::{ConnectOptions, Result, Transport};
 /// `redis+sentinel://host,host/master-name`, with TLS as `rediss+…`.
 ///
 /// Credentials in the URL are percent-encoded. The path is the number of the database. TLS verifies
-/// chain and host name against the authorities of the options, or the system's.
+/// chain and host name against the authorities of the options, or the system's. Without TLS a
+/// password goes to this machine only, unless the options allow it, whoever names the server: the
+/// URL, a sentinel or a node of the cluster.
 ///
 /// # Errors
-/// [`Invalid`](longshore_core::ErrorKind::Invalid) for a URL that breaks a rule,
+/// [`Invalid`](longshore_core::ErrorKind::Invalid) for a URL that breaks a rule, for authorities
+/// that are none and for a password that would cross the network unencrypted,
 /// [`Denied`](longshore_core::ErrorKind::Denied) where credentials or certificate are refused,
 /// [`Unavailable`](longshore_core::ErrorKind::Unavailable) where no server answers within the
 /// connection time-out, [`Unsupported`](longshore_core::ErrorKind::Unsupported) for servers that

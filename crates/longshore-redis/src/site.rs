@@ -17,9 +17,10 @@ use redis::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    address::{Address, Host, Kind},
+    address::{Address, Host, Kind, Login},
     entry::{array, int, text},
     failure::{checked, unexpected, unreachable},
+    tls,
 };
 
 /// The servers behind one URL.
@@ -51,23 +52,18 @@ pub(crate) enum Place {
 }
 
 impl Site {
-    pub(crate) fn new(address: Address, options: ConnectOptions) -> Self {
-        if address.tls && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // redis-rs takes the process's provider; one that the program has chosen stays.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-        let root_cert = options.certificate_authorities.clone();
-        Self {
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where TLS is asked for and the authorities given are none.
+    pub(crate) fn new(address: Address, options: ConnectOptions) -> Result<Self> {
+        let authorities = options.certificate_authorities.clone();
+        Ok(Self {
+            certificates: tls::certificates(address.tls, authorities)?,
             address,
             options,
             closed: CancellationToken::new(),
-            certificates: TlsCertificates {
-                client_tls: None,
-                root_cert,
-            },
             slots: Mutex::new(Vec::new()),
             learned: tokio::sync::Mutex::new(None),
-        }
+        })
     }
 
     /// The node that holds a slot; `None` where there is no cluster.
@@ -137,7 +133,8 @@ impl Site {
                 self.node_of(*slot).await?.ok_or_else(unexpected)?
             }
         };
-        let opened = self.dial(&host, true, self.address.db).await;
+        let login = self.address.login_at(&host)?;
+        let opened = self.dial(&host, Some(login), self.address.db).await;
         let mut opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -168,7 +165,12 @@ impl Site {
         Ok(opened)
     }
 
-    async fn dial(&self, host: &Host, login: bool, db: i64) -> Result<Opened, RedisError> {
+    async fn dial(
+        &self,
+        host: &Host,
+        login: Option<&Login>,
+        db: i64,
+    ) -> Result<Opened, RedisError> {
         let addr = if self.address.tls {
             ConnectionAddr::TcpTls {
                 host: host.name.clone(),
@@ -183,13 +185,11 @@ impl Site {
             .set_protocol(ProtocolVersion::RESP3)
             .set_skip_set_lib_name()
             .set_db(db);
-        if login {
-            if let Some(username) = &self.address.username {
-                settings = settings.set_username(username);
-            }
-            if let Some(password) = &self.address.password {
-                settings = settings.set_password(password);
-            }
+        if let Some(username) = login.and_then(|login| login.username.as_ref()) {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = login.and_then(|login| login.password.as_ref()) {
+            settings = settings.set_password(password);
         }
         let info = addr
             .into_connection_info()?
@@ -241,7 +241,7 @@ impl Site {
             .arg(name);
         let share = self.options.connect_timeout / (self.address.hosts.len() as u32 + 1);
         // Sentinels seldom share the servers' password; the second try is for those that do.
-        for login in [false, true] {
+        for login in [None, Some(self.address.login_at(host)?)] {
             let asked = tokio::time::timeout(share, async {
                 let mut opened = self.dial(host, login, 0).await?;
                 opened
@@ -251,11 +251,12 @@ impl Site {
             });
             let reply = match asked.await {
                 Ok(Ok(replies)) => replies.into_iter().next().unwrap_or(Value::Nil),
-                Ok(Err(error)) if !login && matches!(error.code(), Some("NOAUTH")) => continue,
+                Ok(Err(error)) if login.is_none() && error.code() == Some("NOAUTH") => continue,
                 Ok(Err(error)) => return Err(unreachable(&self.address, &error)),
                 Err(_) => break,
             };
-            if matches!(&reply, Value::ServerError(error) if !login && error.code() == "NOAUTH") {
+            if matches!(&reply, Value::ServerError(error) if login.is_none() && error.code() == "NOAUTH")
+            {
                 continue;
             }
             let mut parts = array(checked(reply)?).into_iter();
@@ -268,7 +269,7 @@ impl Site {
             let port = int(&port)
                 .and_then(|port| port.try_into().ok())
                 .ok_or_else(unexpected)?;
-            return Ok(Host { name, port });
+            return Host::new(name, port).ok_or_else(unexpected);
         }
         Err(Error::new(
             ErrorKind::Unavailable,
@@ -291,8 +292,9 @@ impl Site {
         question.cmd("CLUSTER").arg("SLOTS");
         let share = self.options.connect_timeout / (self.address.hosts.len() as u32 + 1);
         for host in &self.address.hosts {
+            let login = self.address.login_at(host)?;
             let asked = tokio::time::timeout(share, async {
-                let mut opened = self.dial(host, true, 0).await?;
+                let mut opened = self.dial(host, Some(login), 0).await?;
                 opened
                     .connection
                     .send_packed_commands(&question, 0, 1)
@@ -353,5 +355,5 @@ fn slot_range(row: Value, asked: &Host) -> Option<(u16, u16, Host)> {
         .filter(|name| !name.is_empty() && name != "?");
     let port = int(&master.next()?)?.try_into().ok()?;
     let name = name.unwrap_or_else(|| asked.name.clone());
-    Some((from, to, Host { name, port }))
+    Some((from, to, Host::new(name, port)?))
 }

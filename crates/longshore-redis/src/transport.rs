@@ -57,7 +57,7 @@ impl RedisTransport {
     pub(crate) async fn connect(url: &str, options: ConnectOptions) -> Result<Self> {
         let address = Address::parse(url, &options)?;
         check_prefix(&options.key_prefix)?;
-        let site = Arc::new(Site::new(address, options));
+        let site = Arc::new(Site::new(address, options)?);
         let links = Arc::new(Links::new(Arc::clone(&site), "settle"));
         links.link(0).await?.ensure().await?;
         let durable = inspect(&site, &links).await?;

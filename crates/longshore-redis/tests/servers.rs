@@ -190,6 +190,55 @@ async fn a_cluster_is_used_slot_by_slot() {
     }
 }
 
+/// A node that says that another machine holds every slot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_cannot_send_the_password_to_another_machine_in_the_clear() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let node = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = node.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = node.accept().await {
+            tokio::spawn(async move {
+                let mut asked = [0; 4096];
+                while let Ok(n @ 1..) = stream.read(&mut asked).await {
+                    let asked = String::from_utf8_lossy(&asked[..n]).to_uppercase();
+                    let mut answer = String::new();
+                    if asked.contains("HELLO") {
+                        answer.push_str("%1\r\n$5\r\nproto\r\n:3\r\n");
+                    }
+                    if asked.contains("SLOTS") {
+                        // 192.0.2.0/24 is nobody's (RFC 5737).
+                        let master = "*3\r\n$9\r\n192.0.2.1\r\n:6379\r\n$1\r\nx\r\n";
+                        answer.push_str("*1\r\n*3\r\n:0\r\n:16383\r\n");
+                        answer.push_str(master);
+                    }
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let url = format!("redis+cluster://billing:secret@{host}");
+    let refused = longshore_redis::connect(&url, options()).await.err();
+    let refused = refused.expect("a node elsewhere");
+    assert_eq!(
+        refused.kind(),
+        ErrorKind::Invalid,
+        "it was tried: {refused}"
+    );
+    let text = refused.to_string();
+    assert!(
+        text.contains("192.0.2.1") && !text.contains("secret"),
+        "{text}"
+    );
+    let mut allowed = options();
+    allowed.allow_plaintext = true;
+    allowed.connect_timeout = Duration::from_millis(500);
+    let tried = longshore_redis::connect(&url, allowed).await.err();
+    assert_eq!(tried.expect("nobody").kind(), ErrorKind::Unavailable);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_sentinels_the_new_master_is_found() {
     let mut broker = Broker::redis().sentinel(1).start().await.unwrap();

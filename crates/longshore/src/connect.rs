@@ -30,7 +30,7 @@ pub async fn connect(url: &str) -> Result<Client> {
 /// | `amqp://user:password@host:5672,other:5672/vhost`, `amqps://…` | RabbitMQ (feature `amqp`) |
 /// | `redis://:password@host:6379/0`, `rediss://…` | Redis or Valkey (feature `redis`) |
 /// | `redis+cluster://host:7000,other:7000`, `rediss+cluster://…` | Redis Cluster |
-/// | `redis+sentinel://host:26379,other:26379/master-name/0` | Redis behind Sentinel |
+/// | `redis+sentinel://host:26379,other:26379/master-name/0`, `rediss+sentinel://…` | Redis behind Sentinel |
 #[derive(Debug, Clone)]
 #[must_use = "nothing happens until it is opened"]
 pub struct Connect {
@@ -124,7 +124,8 @@ impl Connect {
         self
     }
 
-    /// Allows credentials over an unencrypted connection to another machine.
+    /// Allows credentials over an unencrypted connection to another machine: one of the URL, or one
+    /// that a sentinel or a Redis Cluster names.
     pub fn allow_plaintext(mut self) -> Self {
         self.options.allow_plaintext = true;
         self
@@ -172,14 +173,13 @@ async fn transport(url: &str, options: ConnectOptions) -> Result<Arc<dyn Transpo
         #[cfg(feature = "amqp")]
         "amqp" | "amqps" => longshore_amqp::connect(url, options).await,
         #[cfg(feature = "redis")]
-        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel" => {
-            longshore_redis::connect(url, options).await
-        }
+        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
+        | "rediss+sentinel" => longshore_redis::connect(url, options).await,
         other => Err(Error::new(
             ErrorKind::Unsupported,
             format!(
                 "no transport for \"{}:\" in this build; known are memory:, amqp: and amqps: (feature `amqp`), \
-                 redis:, rediss:, redis+cluster:, rediss+cluster: and redis+sentinel: (feature `redis`)",
+                 redis:, rediss:, redis+cluster:, rediss+cluster:, redis+sentinel: and rediss+sentinel: (feature `redis`)",
                 longshore_core::printable(other, 32)
             ),
         )),
