@@ -9,7 +9,7 @@ use redis::Value;
 use crate::{
     dead_letters::DeadLetters,
     entry::{EntryId, array, bytes, entries, int, lookup, text},
-    failure::{Broken, checked, refused},
+    failure::{checked, refused, unread},
     link::Links,
     names::{GROUP, Keys, RETURNED},
     site::Site,
@@ -173,14 +173,5 @@ impl RedisAdmin {
             .next()
             .map(|row| row.id);
         Ok([waiting, returned].into_iter().flatten().min())
-    }
-}
-
-/// Reading can be repeated, so no answer is no more than unavailable.
-pub(crate) fn unread(broken: Broken) -> Error {
-    let error = broken.into_error();
-    match error.kind() {
-        ErrorKind::Unknown => Error::new(ErrorKind::Unavailable, error.to_string()),
-        _ => error,
     }
 }

@@ -10,10 +10,9 @@ use longshore_core::{DeadLetter, Error, ErrorKind, Name, Reason, Result, Text};
 use redis::{Pipeline, Value};
 
 use crate::{
-    admin::unread,
     convert,
     entry::{Entry, EntryId, Fields, array, entries, int},
-    failure::{Broken, checked, refused, unexpected},
+    failure::{Broken, checked, refused, unexpected, unread},
     link::{Link, Links},
     names::{Keys, reply_prefix},
     scripts::{self, REDRIVE},
@@ -30,7 +29,7 @@ const OURS: [&str; 5] = [
     "dead.queue",
     "dead.at",
 ];
-/// The field that holds an original with too many fields.
+/// The field behind ours that holds an original with too many fields.
 const PACKED: &str = "dead.packed";
 
 /// The dead letters of every queue.
@@ -151,8 +150,7 @@ impl DeadLetters {
                 .arg(id.to_string());
             let mut replies = link.exchange(&look, limit).await.map_err(unread)?;
             let found = entries(checked(replies.pop().unwrap_or(Value::Nil))?).pop();
-            let (mut original, _) = split(found.ok_or_else(gone)?.fields);
-            original.retain(|(name, _)| name != "attempt".as_bytes());
+            let (original, _) = split(found.ok_or_else(gone)?.fields);
             let mut swap = redis::pipe();
             // Creating a stream that has just gone is better than losing the message with it.
             swap.cmd("MULTI").cmd("XADD").arg(&keys.stream).arg("*");
@@ -209,33 +207,40 @@ impl DeadLetters {
     }
 }
 
-/// The original fields, unpacked, and ours. Ours are the last five, by place: a publisher may have
-/// used the same names.
+/// The original fields, unpacked, and ours. Ours are the last, by place: a publisher may have used
+/// the same names.
 fn split(mut fields: Fields) -> (Fields, Fields) {
+    if let [ours @ .., (name, packed)] = &fields[..]
+        && name == PACKED.as_bytes()
+        && are_ours(ours)
+        && let Some(original) = unpacked(packed)
+    {
+        fields.truncate(OURS.len());
+        return (original, fields);
+    }
     let cut = fields.len().saturating_sub(OURS.len());
-    let is_ours = fields.len() >= OURS.len()
-        && fields[cut..]
-            .iter()
-            .zip(OURS)
-            .all(|((name, _), ours)| name == ours.as_bytes());
-    let ours = if is_ours {
+    let ours = if cut > 0 && are_ours(&fields[cut..]) {
         fields.split_off(cut)
     } else {
         Vec::new()
     };
-    if let [(name, packed)] = &fields[..]
-        && name == PACKED.as_bytes()
-        && let Some(values) = convert::unpack(packed)
-        && values.len() % 2 == 0
-    {
-        let mut values = values.into_iter();
-        let mut unpacked = Vec::new();
-        while let (Some(name), Some(value)) = (values.next(), values.next()) {
-            unpacked.push((name, value));
-        }
-        return (unpacked, ours);
-    }
     (fields, ours)
+}
+
+fn are_ours(fields: &[(Bytes, Bytes)]) -> bool {
+    let names = fields.iter().map(|(name, _)| &name[..]);
+    names.eq(OURS.map(str::as_bytes))
+}
+
+fn unpacked(packed: &Bytes) -> Option<Fields> {
+    let values = convert::unpack(packed)?;
+    let pairs = values.chunks_exact(2);
+    let whole = !values.is_empty() && pairs.remainder().is_empty();
+    whole.then(|| {
+        pairs
+            .map(|pair| (pair[0].clone(), pair[1].clone()))
+            .collect()
+    })
 }
 
 fn parse(id: &Text) -> Result<EntryId> {

@@ -61,6 +61,15 @@ pub(crate) fn unanswered(address: &Address, error: &RedisError) -> Error {
     )
 }
 
+/// Reading can be repeated, so no answer is no more than unavailable.
+pub(crate) fn unread(broken: Broken) -> Error {
+    let error = broken.into_error();
+    match error.kind() {
+        ErrorKind::Unknown => Error::new(ErrorKind::Unavailable, error.to_string()),
+        _ => error,
+    }
+}
+
 /// The server answered with an error: this command did nothing.
 pub(crate) fn refused(error: &ServerError) -> Error {
     let kind = match error.code() {

@@ -11,18 +11,14 @@ end
 local stored = entry[2]
 -- Ours are the last five pairs, by place: a publisher may have used the same names.
 local last = #stored
-if last >= 10 and stored[last - 9] == 'dead.reason' and stored[last - 1] == 'dead.at' then
+if last > 10 and stored[last - 9] == 'dead.reason' and stored[last - 1] == 'dead.at' then
   last = last - 10
-end
-if last > 2000 or (last == 2 and stored[1] == 'dead.packed') then
+elseif last > 2000 or (last == 12 and stored[1] == 'dead.reason' and stored[11] == 'dead.packed') then
   return -2
 end
 local fields = {}
-for i = 1, last, 2 do
-  if stored[i] ~= 'attempt' then
-    fields[#fields + 1] = stored[i]
-    fields[#fields + 1] = stored[i + 1]
-  end
+for i = 1, last do
+  fields[i] = stored[i]
 end
 if not redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', unpack(fields)) then
   return -1
