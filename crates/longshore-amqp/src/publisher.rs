@@ -1,5 +1,6 @@
 //! Confirmed publishing: one task, one channel, many messages in flight.
 
+mod line;
 mod press;
 
 use std::time::Duration;

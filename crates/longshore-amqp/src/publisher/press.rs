@@ -6,37 +6,30 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::Arc,
     task::{Context, Waker},
-    time::Duration,
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use lapin::{
-    Channel, Confirmation,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
-    types::ShortString,
-};
+use lapin::{Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
 use longshore_core::{Error, ErrorKind, Result};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
-use super::{Batch, Letter};
+use super::{
+    Batch, Letter,
+    line::{Line, open, unblocked},
+};
 use crate::{
     copy::fits,
     error::{late, lost, told},
     guard::ReturnKey,
-    link::{State, live},
-    session::{SETUP, Session},
+    link::State,
 };
 
 /// Publishes in flight at most.
 const WINDOW: usize = 1024;
-/// How long after a channel could not be opened it is tried again.
-const PAUSE: Duration = Duration::from_millis(100);
-
 /// A caller that waits for its answers.
 struct Caller {
     answers: Vec<Option<Result<()>>>,
@@ -49,13 +42,6 @@ struct Caller {
 struct Slot {
     caller: u64,
     index: usize,
-}
-
-/// A channel in confirm mode.
-struct Line {
-    session: Arc<Session>,
-    channel: Channel,
-    blocked: watch::Receiver<bool>,
 }
 
 type Flight = BoxFuture<'static, (Slot, lapin::Result<Confirmation>)>;
@@ -389,34 +375,5 @@ async fn fly(channel: Channel, slot: Slot, letter: Letter) -> (Slot, lapin::Resu
     match written {
         Ok(confirm) => (slot, confirm.await),
         Err(error) => (slot, Err(error)),
-    }
-}
-
-async fn open(mut link: watch::Receiver<State>, again: bool) -> Result<Line> {
-    if again {
-        sleep(PAUSE).await;
-    }
-    let session = live(&mut link, SETUP).await?;
-    let channel = session.channel().await?;
-    let select = channel.confirm_select(ConfirmSelectOptions::default());
-    match timeout(SETUP, select).await {
-        Ok(Ok(())) => Ok(Line {
-            blocked: session.blocked(),
-            session,
-            channel,
-        }),
-        Ok(Err(error)) => Err(told("asking for confirms", &error)),
-        Err(_) => Err(late("asking for confirms")),
-    }
-}
-
-/// Waits for the broker to take messages again, or to stop; for ever without a channel.
-async fn unblocked(line: Option<&mut Line>) -> Option<()> {
-    match line {
-        Some(line) => match line.blocked.changed().await {
-            Ok(()) => Some(()),
-            Err(_) => std::future::pending().await,
-        },
-        None => std::future::pending().await,
     }
 }

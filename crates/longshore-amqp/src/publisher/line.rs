@@ -1,0 +1,56 @@
+//! The channel of the task that publishes.
+
+use std::{sync::Arc, time::Duration};
+
+use lapin::{Channel, options::ConfirmSelectOptions};
+use longshore_core::Result;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    error::{late, told},
+    link::{State, live},
+    session::{SETUP, Session},
+};
+
+/// How long after a channel could not be opened it is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A channel in confirm mode.
+pub(super) struct Line {
+    pub(super) session: Arc<Session>,
+    pub(super) channel: Channel,
+    pub(super) blocked: watch::Receiver<bool>,
+}
+
+/// Opens a channel on the live connection, `again` after a pause.
+pub(super) async fn open(mut link: watch::Receiver<State>, again: bool) -> Result<Line> {
+    if again {
+        sleep(PAUSE).await;
+    }
+    let session = live(&mut link, SETUP).await?;
+    let channel = session.channel().await?;
+    let select = channel.confirm_select(ConfirmSelectOptions::default());
+    match timeout(SETUP, select).await {
+        Ok(Ok(())) => Ok(Line {
+            blocked: session.blocked(),
+            session,
+            channel,
+        }),
+        Ok(Err(error)) => Err(told("asking for confirms", &error)),
+        Err(_) => Err(late("asking for confirms")),
+    }
+}
+
+/// Waits for the broker to take messages again, or to stop; for ever without a channel.
+pub(super) async fn unblocked(line: Option<&mut Line>) -> Option<()> {
+    match line {
+        Some(line) => match line.blocked.changed().await {
+            Ok(()) => Some(()),
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
