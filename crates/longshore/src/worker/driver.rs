@@ -274,23 +274,27 @@ impl Driver {
 
     /// Sends on what has ended, one batch for each desk, and gets each under way at once.
     async fn hand_over(&mut self) {
-        while let Some((desk, first)) = self.ended.pop() {
-            let mut batch = vec![first];
+        let mut ended = std::mem::take(&mut self.ended);
+        while let Some((desk, first)) = ended.pop() {
+            let mut batch = Vec::with_capacity(ended.len() + 1);
+            batch.push(first);
             let mut others = Vec::new();
-            for (of, settlement) in self.ended.drain(..).rev() {
+            for (of, settlement) in ended.drain(..).rev() {
                 if Arc::ptr_eq(&of, &desk) {
                     batch.push(settlement);
                 } else {
                     others.push((of, settlement));
                 }
             }
-            self.ended = others;
+            ended.append(&mut others);
             let mut settling: BoxFuture<'static, ()> =
                 Box::pin(settle(Arc::clone(&self.shared), desk, batch));
             if poll!(&mut settling).is_pending() {
                 self.settling.push(settling);
             }
         }
+        // Empty again, with the room it has grown to.
+        self.ended = ended;
         while let Some(Some(())) = self.settling.next().now_or_never() {}
     }
 
