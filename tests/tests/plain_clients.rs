@@ -519,14 +519,40 @@ async fn what_a_copy_cannot_carry_is_in_the_headers_the_wire_format_names() {
     let dlq = format!("{}.dlq", queue.name());
     let found = plain::amqp(&url, &[json!({"from": dlq})]).await.remove(0);
     let headers = &found["properties"]["headers"];
-    for name in ["priority", "expiration", "user_id"] {
-        let kept = &headers[format!("longshore-original-{}", name.replace('_', "-"))];
-        let as_text = |value: &Value| value.to_string().replace('"', "");
-        let expected = as_text(&everything(&url)[name]);
-        assert_eq!(as_text(kept), expected, "the original {name}: {headers}");
-    }
-    let at = headers["longshore-dead-at"].as_u64().unwrap();
+    let original = everything(&url);
+    let expected = json!({
+        "delivery-mode": original["delivery_mode"],
+        "expiration": original["expiration"],
+        "priority": original["priority"],
+    });
+    assert_eq!(headers["longshore-original"], expected, "{headers}");
+    assert_eq!(
+        headers["longshore-user-id"], original["user_id"],
+        "{headers}"
+    );
+    let at = headers["longshore-dead-time"].as_u64().unwrap();
     assert!(is_about(at, SystemTime::now()));
+    let expires = headers["longshore-expires-at"].as_u64().unwrap();
+    assert!(is_about(
+        expires,
+        SystemTime::now() + Duration::from_secs(600)
+    ));
+    let known = [
+        "longshore-original",
+        "longshore-user-id",
+        "longshore-key",
+        "longshore-expires-at",
+        "longshore-dead-reason",
+        "longshore-dead-detail",
+        "longshore-dead-attempts",
+        "longshore-dead-queue",
+        "longshore-dead-time",
+    ];
+    let names = headers.as_object().unwrap().keys();
+    let mut unknown = names
+        .filter(|name| name.starts_with("longshore-") || name.starts_with("x-d"))
+        .filter(|name| !known.contains(&name.as_str()));
+    assert_eq!(unknown.next(), None, "an undocumented header");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -768,6 +794,7 @@ async fn the_arguments_of_queues_on_rabbitmq_are_those_of_the_wire_format() {
         ("orders", &consumed[..]),
         ("orders.quarantine", &consumed),
         ("orders.dlq", &consumed[..2]),
+        ("longshore.delay.v1.30.lost", &consumed[..2]),
     ] {
         let (durable, arguments) = lines[name];
         assert_eq!(durable, "true", "{name}");
@@ -784,14 +811,14 @@ async fn the_arguments_of_queues_on_rabbitmq_are_those_of_the_wire_format() {
         );
     }
     for level in 0..30_u32 {
-        let name = format!("longshore.delay.v1-30.{level:02}");
+        let name = format!("longshore.delay.v1.30.{level:02}");
         let found = lines.get(&*name);
         let (durable, arguments) =
             found.unwrap_or_else(|| panic!("no {name} among {:?}", lines.keys()));
         assert_eq!(*durable, "true");
         let below = match level {
-            0 => "longshore.delay.v1-30.deliver".to_owned(),
-            _ => format!("longshore.delay.v1-30.{:02}", level - 1),
+            0 => "longshore.delay.v1.30.delivery".to_owned(),
+            _ => format!("longshore.delay.v1.30.{:02}", level - 1),
         };
         for argument in [
             format!("{{\"x-message-ttl\",{}}}", 50_u64 << level),
@@ -814,7 +841,7 @@ async fn the_arguments_of_queues_on_rabbitmq_are_those_of_the_wire_format() {
     }
     let others: Vec<_> = lines
         .keys()
-        .filter(|name| !name.starts_with("orders") && !name.starts_with("longshore.delay.v1-30."))
+        .filter(|name| !name.starts_with("orders") && !name.starts_with("longshore.delay.v1.30."))
         .collect();
     assert!(others.is_empty(), "{others:?}");
     client.close().await;
