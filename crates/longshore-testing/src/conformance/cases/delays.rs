@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use crate::conformance::{
     case::cases,
-    consumer::{Consumer, subscription},
+    consumer::{Consumer, settlement, subscription},
     message::{all_to, assert_same, laden, later, message, numbered, to},
     must::Must,
-    stage::{SILENCE, Stage, accepted},
+    stage::{PATIENCE, SILENCE, Stage, accepted},
 };
 
 cases![
@@ -83,37 +83,22 @@ async fn two_hundred_delayed(stage: &Stage) -> Vec<(Due, Instant)> {
     let chance = SeededIds::new(8);
     let topology = stage.queue().await;
     let mut consumer = Consumer::with_prefetch(stage, &topology, 200).await;
-    let mut dues: BTreeMap<Text, Due> = BTreeMap::new();
-    for _ in 0..10 {
-        let sent: Vec<_> = (0..20)
-            .map(|_| (message("later"), random_delay(&chance)))
-            .collect();
-        let batch = sent
-            .iter()
-            .map(|(envelope, delay)| later(&topology, envelope.clone(), *delay));
-        let asked = Instant::now();
-        stage.publish(batch.collect()).await;
-        let confirmed = Instant::now();
-        for (envelope, delay) in sent {
-            dues.insert(
-                envelope.id,
-                Due {
-                    delay,
-                    asked,
-                    confirmed,
-                },
-            );
-        }
-    }
-    let mut arrivals = Vec::new();
-    for _ in 0..200 {
-        let delivery = consumer.next().await;
-        let due = dues.remove(&delivery.envelope.id).must("each of them once");
-        arrivals.push((due, Instant::now()));
-        assert_eq!(delivery.attempt, 1, "a delay is no attempt");
-        consumer.complete(delivery).await;
-    }
-    arrivals
+    let sent: Vec<_> = (0..200)
+        .map(|_| (message("later"), random_delay(&chance)))
+        .collect();
+    let batch = sent
+        .iter()
+        .map(|(envelope, delay)| later(&topology, envelope.clone(), *delay));
+    let asked = Instant::now();
+    stage.publish(batch.collect()).await;
+    let confirmed = Instant::now();
+    let due = |delay| Due {
+        delay,
+        asked,
+        confirmed,
+    };
+    let dues = sent.into_iter().map(|(sent, delay)| (sent.id, due(delay)));
+    arrivals(&mut consumer, dues.collect(), 1).await
 }
 
 async fn p8_two_hundred_retries_are_never_early_and_hardly_late(stage: Arc<Stage>) {
@@ -124,29 +109,46 @@ async fn two_hundred_retries(stage: &Stage) -> Vec<(Due, Instant)> {
     let chance = SeededIds::new(88);
     let topology = stage.queue().await;
     stage.publish(all_to(&topology, numbered(0..200))).await;
-    let mut consumer = Consumer::with_prefetch(stage, &topology, 50).await;
-    let mut dues: BTreeMap<Text, Due> = BTreeMap::new();
+    let mut consumer = Consumer::with_prefetch(stage, &topology, 200).await;
+    let (mut batch, mut delays) = (Vec::new(), Vec::new());
+    for delivery in consumer.take(200).await {
+        let after = random_delay(&chance);
+        delays.push((delivery.envelope.id.clone(), after));
+        batch.push(settlement(delivery, Verdict::Retry { after }));
+    }
+    let asked = Instant::now();
+    let answers = consumer.settler.settle(batch).await;
+    let confirmed = Instant::now();
+    for answer in answers {
+        answer.must("retrying");
+    }
+    let due = |delay| Due {
+        delay,
+        asked,
+        confirmed,
+    };
+    let dues = delays.into_iter().map(|(id, delay)| (id, due(delay)));
+    arrivals(&mut consumer, dues.collect(), 2).await
+}
+
+/// Takes what is due as it comes and waits for nothing in between.
+async fn arrivals(
+    consumer: &mut Consumer,
+    mut dues: BTreeMap<Text, Due>,
+    attempt: u32,
+) -> Vec<(Due, Instant)> {
     let mut arrivals = Vec::new();
-    while arrivals.len() < 200 {
-        let delivery = consumer.next().await;
-        let id = delivery.envelope.id.clone();
-        if let Some(due) = dues.remove(&id) {
-            arrivals.push((due, Instant::now()));
-            assert_eq!(delivery.attempt, 2);
-            consumer.complete(delivery).await;
-        } else {
-            let (delay, asked) = (random_delay(&chance), Instant::now());
-            consumer.retry(delivery, delay).await;
-            let confirmed = Instant::now();
-            dues.insert(
-                id,
-                Due {
-                    delay,
-                    asked,
-                    confirmed,
-                },
-            );
+    while !dues.is_empty() {
+        let batch = consumer.batch(200, PATIENCE).await;
+        let batch = batch.must("what is still to come").must("receiving");
+        let now = Instant::now();
+        for delivery in &batch {
+            let due = dues.remove(&delivery.envelope.id);
+            arrivals.push((due.must("each of them once"), now));
+            assert_eq!(delivery.attempt, attempt, "waiting is no attempt");
         }
+        assert!(!batch.is_empty(), "the source ended by itself");
+        consumer.complete_all(batch).await;
     }
     arrivals
 }
