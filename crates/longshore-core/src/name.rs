@@ -6,8 +6,9 @@ use crate::{Error, ErrorKind, Result, printable};
 
 /// The name of a queue, lane or topic: 1 to 128 characters of `[A-Za-z0-9._-]`. Cheap to clone.
 ///
-/// Endings and beginnings that transports use for their own physical queues (`.dlq`,
-/// `.quarantine`, `.marker`, `longshore.`, `amq.`) are refused, so no two queues can collide.
+/// What transports add for their physical queues is refused, so that no two queues can collide: the
+/// endings `.dlq`, `.quarantine`, `.marker`, `.lock`, `.p.<lane>` and `.s<count>.<partition>`, and the
+/// beginnings `longshore.` and `amq.`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
@@ -48,6 +49,9 @@ impl Name {
                 return invalid(format!("must not begin with the reserved \"{beginning}\""));
             }
         }
+        if is_part(name) {
+            return invalid("ends like a lane or a partition of another queue".into());
+        }
         Ok(Self(name.into()))
     }
 
@@ -55,6 +59,16 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// `<queue>.p.<lane>` or `<queue>.s<count>.<partition>`.
+fn is_part(name: &str) -> bool {
+    let mut words = name.rsplit('.');
+    let (Some(last), Some(kind), Some(_)) = (words.next(), words.next(), words.next()) else {
+        return false;
+    };
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    kind == "p" || kind.strip_prefix('s').is_some_and(number) && number(last)
 }
 
 impl Deref for Name {
@@ -82,7 +96,16 @@ mod tests {
 
     #[test]
     fn ordinary_names_pass_and_hostile_ones_do_not() {
-        for good in ["orders", "eu.orders", "a-b_c.9", &"x".repeat(128)] {
+        let long = "x".repeat(128);
+        for good in [
+            "orders",
+            "eu.orders",
+            "a-b_c.9",
+            "p.high",
+            "s16.03",
+            "a.s16.x",
+            &long,
+        ] {
             assert_eq!(
                 Name::new(good).map(|n| n.to_string()).ok().as_deref(),
                 Some(good)
@@ -102,6 +125,8 @@ mod tests {
             "orders.quarantine",
             "longshore.delay",
             "amq.topic",
+            "orders.p.high",
+            "eu.orders.s16.03",
         ] {
             let error = Name::new(bad).expect_err(bad);
             assert_eq!(error.kind(), ErrorKind::Invalid);
