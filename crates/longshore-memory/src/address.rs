@@ -7,7 +7,7 @@ use std::{
 
 use longshore_core::{ConnectOptions, Error, ErrorKind, Name, Result, printable};
 
-use crate::broker::{MemoryBroker, Shared};
+use crate::{broker::MemoryBroker, state::Shared};
 
 /// Named brokers alive at a time, so that names made from input cannot fill the memory.
 const MOST_NAMES: usize = 1024;

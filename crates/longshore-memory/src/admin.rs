@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use longshore_core::{Admin, DeadLetter, Error, ErrorKind, Name, Result, Stats, Text};
 
-use crate::{broker::State, entry::Entry, transport::MemoryTransport};
+use crate::{entry::Entry, state::State, transport::MemoryTransport};
 
 #[async_trait]
 impl Admin for MemoryTransport {

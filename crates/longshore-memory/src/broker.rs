@@ -1,19 +1,13 @@
 //! What all transports on one broker share.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    task::Waker,
+    sync::{Arc, Weak},
 };
 
-use longshore_core::{Clock, ConnectOptions, Error, ErrorKind, Name, Result, Transport};
+use longshore_core::{ConnectOptions, Transport};
 
-use crate::{
-    lane::Lane,
-    queue::{LaneName, Queue},
-    transport::MemoryTransport,
-};
+use crate::{state::Shared, transport::MemoryTransport};
 
 /// A broker in this process, for tests that open several transports on it as if each were a process.
 ///
@@ -34,16 +28,12 @@ impl MemoryBroker {
     }
 
     /// An empty broker whose queues hold at most `capacity` messages and dead letters each; a publish
-    /// beyond that is answered with [`ErrorKind::Full`].
+    /// beyond that is answered with [`ErrorKind::Full`](longshore_core::ErrorKind::Full).
     pub fn with_capacity(options: &ConnectOptions, capacity: usize) -> Self {
-        let shared = Arc::new(Shared {
-            clock: options.clock.clone(),
-            state: Mutex::new(State {
-                capacity,
-                ..State::default()
-            }),
-        });
-        Self { shared }
+        let shared = Shared::new(options.clock.clone(), capacity);
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Another transport to this broker.
@@ -79,61 +69,4 @@ impl fmt::Debug for MemoryBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryBroker").finish_non_exhaustive()
     }
-}
-
-/// The state and its clock.
-pub(crate) struct Shared {
-    pub(crate) clock: Arc<dyn Clock>,
-    state: Mutex<State>,
-}
-
-impl Shared {
-    /// One step on the state. Who can go on because of it is woken once the lock is free.
-    pub(crate) fn change<T>(&self, step: impl FnOnce(&mut State, &mut Vec<Waker>) -> T) -> T {
-        let mut wakers = Vec::new();
-        let answer = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            step(&mut state, &mut wakers)
-        };
-        wakers.into_iter().for_each(Waker::wake);
-        answer
-    }
-}
-
-/// Everything the broker knows. Ordered maps, so that one seed gives one history.
-#[derive(Default)]
-pub(crate) struct State {
-    pub(crate) queues: BTreeMap<Name, Queue>,
-    /// The queues bound to each topic.
-    pub(crate) topics: BTreeMap<Name, BTreeSet<Name>>,
-    pub(crate) capacity: usize,
-    serial: u64,
-}
-
-impl State {
-    /// A number nobody else has: transports and sources are told apart by it.
-    pub(crate) fn serial(&mut self) -> u64 {
-        self.serial += 1;
-        self.serial
-    }
-
-    /// A queue that must be there.
-    pub(crate) fn queue(&mut self, name: &Name) -> Result<&mut Queue> {
-        self.queues
-            .get_mut(name)
-            .ok_or_else(|| no_such("queue", name))
-    }
-
-    /// A lane that should be there.
-    pub(crate) fn lane(&mut self, queue: &Name, lane: &LaneName) -> Option<&mut Lane> {
-        self.queues.get_mut(queue)?.lanes.get_mut(lane)
-    }
-}
-
-/// The error for what was never declared.
-pub(crate) fn no_such(what: &str, name: &str) -> Error {
-    Error::new(
-        ErrorKind::NoSuchQueue,
-        format!("there is no {what} \"{name}\"; declare it first"),
-    )
 }

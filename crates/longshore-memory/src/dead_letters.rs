@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Bound, time::SystemTime};
 
 use longshore_core::{DeadLetter, Error, ErrorKind, Reason, Result, Text, defaults, printable};
 
-use crate::{entry::Entry, queue::LaneName};
+use crate::{entry::Entry, lane::LaneName};
 
 /// A message with why and where it was set aside.
 #[derive(Debug)]

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use longshore_core::{Error, ErrorKind, Result, defaults};
+
 use crate::entry::Entry;
 
 /// Ordered by due time, then by arrival, so that equal times keep their order.
@@ -39,4 +41,16 @@ impl Delayed {
         entry.since = due;
         Some(entry)
     }
+}
+
+/// An error for a delay beyond the longest.
+pub(crate) fn delay_is_possible(delay: Duration) -> Result<()> {
+    if delay > defaults::LONGEST_DELAY {
+        let (asked, most) = (delay.as_secs(), defaults::LONGEST_DELAY.as_secs());
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("a delay of {asked} s is longer than {most} s"),
+        ));
+    }
+    Ok(())
 }

@@ -6,9 +6,12 @@ use std::{
     time::Duration,
 };
 
-use longshore_core::Receipt;
+use longshore_core::{Name, Receipt};
 
 use crate::{delay::Delayed, entry::Entry, locks::Locks};
+
+/// The normal lane has no name.
+pub(crate) type LaneName = Option<Name>;
 
 /// One physical queue.
 #[derive(Debug, Default)]

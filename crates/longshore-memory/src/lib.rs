@@ -15,9 +15,11 @@ mod delay;
 mod entry;
 mod lane;
 mod locks;
+mod place;
 mod queue;
 mod settler;
 mod source;
+mod state;
 mod topology;
 mod transport;
 

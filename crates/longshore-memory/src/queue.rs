@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, task::Waker, time::Duration};
 
 use longshore_core::{Name, Part, Receipt, Text};
 
-use crate::{dead_letters::DeadLetters, entry::Entry, lane::Lane};
-
-/// The normal lane has no name.
-pub(crate) type LaneName = Option<Name>;
+use crate::{
+    dead_letters::DeadLetters,
+    entry::Entry,
+    lane::{Lane, LaneName},
+};
 
 /// A logical queue.
 #[derive(Debug)]

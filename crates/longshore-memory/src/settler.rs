@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use longshore_core::{Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict};
 
 use crate::{
-    broker::{Shared, State},
-    source::Place,
-    transport::delay_is_possible,
+    delay::delay_is_possible,
+    place::Place,
+    state::{Shared, State},
 };
 
 /// Settles straight in the shared state, a batch in one step.

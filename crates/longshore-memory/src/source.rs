@@ -9,18 +9,18 @@ use std::{
 };
 
 use longshore_core::{
-    Delivery, Error, ErrorKind, Limits, Name, Part, Receipt, Result, Source, Subscribed,
-    Subscription, Text,
+    Delivery, Error, ErrorKind, Limits, Part, Receipt, Result, Source, Subscribed, Subscription,
+    Text,
 };
 use tokio::time::Sleep;
 
 use crate::{
-    broker::Shared,
     entry::Entry,
     lane::{Consumer, Lane},
     locks::Locks,
-    queue::LaneName,
+    place::Place,
     settler::MemorySettler,
+    state::Shared,
 };
 
 /// Takes straight from the shared state whenever it is polled: there is no buffer in between, so
@@ -33,14 +33,6 @@ pub(crate) struct MemorySource {
     stopped: bool,
     /// Rings when the next delayed message is due.
     timer: Option<Pin<Box<Sleep>>>,
-}
-
-/// Where a source stands among the broker's.
-#[derive(Clone)]
-pub(crate) struct Place {
-    pub(crate) queue: Name,
-    pub(crate) lane: LaneName,
-    pub(crate) scope: u64,
 }
 
 impl MemorySource {

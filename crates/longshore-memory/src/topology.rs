@@ -2,7 +2,7 @@
 
 use longshore_core::{Declare, Error, ErrorKind, Result, Topology};
 
-use crate::broker::{State, no_such};
+use crate::state::{State, no_such};
 
 impl State {
     /// Creates what is missing of a queue, or refuses it.

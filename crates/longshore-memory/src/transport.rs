@@ -16,9 +16,10 @@ use longshore_core::{
 };
 
 use crate::{
-    broker::{Shared, State, no_such},
+    delay::delay_is_possible,
     entry::Entry,
     source::MemorySource,
+    state::{Shared, State, no_such},
 };
 
 /// One client of a broker in this process.
@@ -169,18 +170,6 @@ impl State {
         }
         Ok(())
     }
-}
-
-/// An error for a delay beyond the longest.
-pub(crate) fn delay_is_possible(delay: Duration) -> Result<()> {
-    if delay > defaults::LONGEST_DELAY {
-        let (asked, most) = (delay.as_secs(), defaults::LONGEST_DELAY.as_secs());
-        return Err(Error::new(
-            ErrorKind::Invalid,
-            format!("a delay of {asked} s is longer than {most} s"),
-        ));
-    }
-    Ok(())
 }
 
 fn full(queue: &Name, capacity: usize) -> Error {

@@ -1,0 +1,83 @@
+//! What a broker in this process knows, and the one way to change it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    task::Waker,
+};
+
+use longshore_core::{Clock, Error, ErrorKind, Name, Result};
+
+use crate::{
+    lane::{Lane, LaneName},
+    queue::Queue,
+};
+
+/// The state and its clock.
+pub(crate) struct Shared {
+    pub(crate) clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    /// No queues, each of which may hold `capacity` messages.
+    pub(crate) fn new(clock: Arc<dyn Clock>, capacity: usize) -> Self {
+        let state = State {
+            capacity,
+            ..State::default()
+        };
+        Self {
+            clock,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// One step on the state. Who can go on because of it is woken once the lock is free.
+    pub(crate) fn change<T>(&self, step: impl FnOnce(&mut State, &mut Vec<Waker>) -> T) -> T {
+        let mut wakers = Vec::new();
+        let answer = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            step(&mut state, &mut wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        answer
+    }
+}
+
+/// Everything the broker knows. Ordered maps, so that one seed gives one history.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) queues: BTreeMap<Name, Queue>,
+    /// The queues bound to each topic.
+    pub(crate) topics: BTreeMap<Name, BTreeSet<Name>>,
+    pub(crate) capacity: usize,
+    serial: u64,
+}
+
+impl State {
+    /// A number nobody else has: transports and sources are told apart by it.
+    pub(crate) fn serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// A queue that must be there.
+    pub(crate) fn queue(&mut self, name: &Name) -> Result<&mut Queue> {
+        self.queues
+            .get_mut(name)
+            .ok_or_else(|| no_such("queue", name))
+    }
+
+    /// A lane that should be there.
+    pub(crate) fn lane(&mut self, queue: &Name, lane: &LaneName) -> Option<&mut Lane> {
+        self.queues.get_mut(queue)?.lanes.get_mut(lane)
+    }
+}
+
+/// The error for what was never declared.
+pub(crate) fn no_such(what: &str, name: &str) -> Error {
+    Error::new(
+        ErrorKind::NoSuchQueue,
+        format!("there is no {what} \"{name}\"; declare it first"),
+    )
+}
