@@ -5,16 +5,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
 use super::counters::Tally;
-use super::flow::{Direction, Flow, pump};
-
-/// How a connection ends, on both sides alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// FIN. Where a peer had sent bytes that nobody read, the system follows it with an RST.
-    Close,
-    /// RST.
-    Reset,
-}
+use super::flow::{Direction, Flow};
+use super::pump::{End, pump};
 
 #[derive(Debug)]
 pub(super) struct Connection {

@@ -19,6 +19,7 @@
 mod connection;
 mod counters;
 mod flow;
+mod pump;
 #[cfg(test)]
 mod tests;
 
@@ -32,8 +33,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use connection::{Connection, End};
+use connection::Connection;
 use counters::Tally;
+use pump::End;
 
 pub use counters::Counters;
 pub use flow::{Direction, Flow};
