@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use longshore_core::{Defect, Limits, Reason};
 
-use super::table::{Entry, Malformed, Reader, walk};
+use super::table::{Entry, Malformed, Names, Reader, walk};
 
 /// Headers the broker or this crate adds, which a publisher's limits do not pay for.
 const OURS: [&str; 4] = ["x-death", "x-first-death-", "x-last-death-", "longshore-"];
@@ -12,11 +12,16 @@ const OURS: [&str; 4] = ["x-death", "x-first-death-", "x-last-death-", "longshor
 const OURS_BYTES: usize = 24 * 1024;
 const OURS_COUNT: usize = 64;
 
+/// Class, weight, body size and property flags.
+const HEAD: usize = 14;
+
 /// What the filter must know of a content header.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Content<'a> {
     pub(super) body: u64,
     pub(super) message_id: &'a [u8],
+    /// How many octets are left where the header table begins, and where it ends.
+    table: [usize; 2],
 }
 
 /// The declared body size, where the payload is long enough to hold one.
@@ -41,8 +46,8 @@ pub(super) fn judge<'a>(payload: &'a [u8], limits: &Limits) -> Result<Content<'a
         })
     };
     let mut weight = Weight::default();
-    let content =
-        read(payload, limits.header_depth, |entry| weight.add(entry)).map_err(malformed)?;
+    let add = |entry| weight.add(entry);
+    let content = read(payload, limits.header_depth, Names::Text, add).map_err(malformed)?;
     if content.body > limits.body as u64 {
         return Err(Defect::too_large(content.body, limits.body));
     }
@@ -74,14 +79,17 @@ struct Weight<'a> {
     bytes: usize,
     ours_count: usize,
     ours_bytes: usize,
-    names: BTreeSet<&'a str>,
+    names: BTreeSet<&'a [u8]>,
     twice: bool,
 }
 
 impl<'a> Weight<'a> {
     fn add(&mut self, entry: Entry<'a>) {
         let bytes = entry.name.len() + entry.value.len();
-        if OURS.iter().any(|ours| entry.name.starts_with(ours)) {
+        if OURS
+            .iter()
+            .any(|ours| entry.name.starts_with(ours.as_bytes()))
+        {
             self.ours_count += 1;
             self.ours_bytes += bytes;
         } else {
@@ -97,6 +105,7 @@ impl<'a> Weight<'a> {
 fn read<'a>(
     payload: &'a [u8],
     depth: usize,
+    names: Names,
     mut visit: impl FnMut(Entry<'a>),
 ) -> Result<Content<'a>, Malformed> {
     let mut reader = Reader::new(payload);
@@ -115,11 +124,15 @@ fn read<'a>(
             continue;
         }
         match bit {
-            13 => walk(&mut reader, depth, &mut visit)?,
+            13 => {
+                let begin = reader.left();
+                walk(&mut reader, depth, names, &mut visit)?;
+                content.table = [begin, reader.left()];
+            }
             12 | 11 => drop(reader.u8()?),
             6 => drop(reader.u64()?),
-            7 => content.message_id = reader.short_text()?.as_bytes(),
-            _ => drop(reader.short_text()?),
+            7 => content.message_id = reader.short(names)?,
+            _ => drop(reader.short(names)?),
         }
     }
     match reader.left() {
@@ -128,25 +141,34 @@ fn read<'a>(
     }
 }
 
-/// Tells one unreadable message from another, the same at every delivery where that is possible:
-/// the 64-bit FNV-1a hash of its content header without what the broker counts there.
+/// Tells one unreadable message from another, the same at every delivery: a 64-bit FNV-1a hash of
+/// what its publisher set, without what the broker counts there and in whatever order the broker
+/// puts the headers when it does.
 pub(super) fn fingerprint(payload: &[u8]) -> u64 {
-    let mut hash = Fnv::default();
-    let read = read(payload, usize::MAX, |entry| {
-        if !matches!(entry.name, "x-delivery-count" | "x-acquired-count") {
-            hash.add(entry.name.as_bytes());
-            hash.add(entry.value);
+    let mut headers = 0_u64;
+    let content = read(payload, usize::MAX, Names::Octets, |entry| {
+        let Entry { name, kind, value } = entry;
+        if !matches!(name, b"x-delivery-count" | b"x-acquired-count") {
+            let mut hash = Fnv::default();
+            hash.add(&[u8::try_from(name.len()).unwrap_or(u8::MAX)]);
+            hash.add(name);
+            hash.add(&[kind]);
+            hash.add(value);
+            headers = headers.wrapping_add(hash.0);
         }
     });
-    match read {
+    let mut hash = Fnv::default();
+    match content {
         Ok(content) => {
+            let [begin, end] = content.table.map(|left| payload.len() - left);
             hash.add(&content.body.to_be_bytes());
-            hash.add(content.message_id);
+            hash.add(&headers.to_be_bytes());
+            // The flags tell whether there are headers, and those the broker adds.
+            hash.add(payload.get(HEAD..begin).unwrap_or_default());
+            hash.add(payload.get(end..).unwrap_or_default());
         }
-        Err(_) => {
-            hash = Fnv::default();
-            hash.add(payload);
-        }
+        // RabbitMQ itself refuses to hand on what it cannot read.
+        Err(_) => hash.add(payload),
     }
     hash.0
 }
@@ -250,11 +272,8 @@ mod tests {
         rest.extend(b"\x01t\x01u\x01a\x01i");
         let payload = header(7, 0b1111_1111_1111_1100, &rest);
         assert_eq!(
-            judge(&payload, &limits(100)),
-            Ok(Content {
-                body: 7,
-                message_id: b"mid"
-            })
+            judge(&payload, &limits(100)).map(|read| (read.body, read.message_id)),
+            Ok((7, b"mid".as_slice()))
         );
         for cut in 0..payload.len() {
             assert_eq!(verdict(&payload[..cut]), Some(Reason::Hostile), "cut {cut}");
@@ -312,10 +331,32 @@ mod tests {
     }
 
     #[test]
+    fn a_fingerprint_of_what_is_no_text_ignores_the_count_and_the_order_too() {
+        let raw = |counted: bool, first: bool| {
+            let count = b"\x10x-delivery-countb\x07";
+            let name = b"\x01\xff\x53\0\0\0\x01v";
+            let mut inside = Vec::new();
+            let parts: [&[u8]; 3] = [
+                if counted && first { count } else { b"" },
+                name,
+                if counted && !first { count } else { b"" },
+            ];
+            parts.iter().for_each(|part| inside.extend_from_slice(part));
+            let mut rest = (inside.len() as u32).to_be_bytes().to_vec();
+            rest.extend(inside);
+            rest.extend(b"\x02\xff\xfe");
+            fingerprint(&header(9, 1 << 13 | 1 << 7, &rest))
+        };
+        let bare = raw(false, false);
+        assert_eq!(bare, raw(true, false));
+        assert_eq!(bare, raw(true, true));
+    }
+
+    #[test]
     fn a_blank_frame_is_itself_acceptable() {
         let frame = blank_frame(3, "longshore-defect-1", &Defect::too_large(9, 4), 7);
         let payload = &frame[7..frame.len() - 1];
-        assert_eq!(judge(payload, &limits(0)), Ok(Content::default()));
+        assert!(judge(payload, &limits(0)).is_ok_and(|read| read.body == 0));
         assert_eq!(frame[3..7], (payload.len() as u32).to_be_bytes());
     }
 }

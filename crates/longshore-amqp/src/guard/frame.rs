@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::table::{Malformed, Reader, walk};
+use super::table::{Malformed, Names, Reader, walk};
 
 pub(super) const METHOD: u8 = 1;
 pub(super) const HEADER: u8 = 2;
@@ -66,10 +66,12 @@ pub(super) fn server(payload: &[u8]) -> Result<Server, Malformed> {
         let text = value.get(4..).unwrap_or_default();
         longshore_core::printable(&String::from_utf8_lossy(text), 64)
     };
-    walk(&mut reader, DEPTH, |entry| match (entry.name, entry.kind) {
-        ("product", b'S') => server.product = text(entry.value),
-        ("version", b'S') => server.version = text(entry.value),
-        _ => {}
+    walk(&mut reader, DEPTH, Names::Octets, |entry| {
+        match (entry.name, entry.kind) {
+            (b"product", b'S') => server.product = text(entry.value),
+            (b"version", b'S') => server.version = text(entry.value),
+            _ => {}
+        }
     })?;
     Ok(server)
 }

@@ -16,11 +16,29 @@ pub(crate) enum Malformed {
     Depth,
 }
 
+/// What names and short strings must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// UTF-8, as lapin reads them.
+    Text,
+    /// Any octets, as the broker takes them.
+    Octets,
+}
+
+impl Names {
+    pub(crate) fn check(self, name: &[u8]) -> Result<(), Malformed> {
+        match self == Self::Octets || std::str::from_utf8(name).is_ok() {
+            true => Ok(()),
+            false => Err(Malformed::Text),
+        }
+    }
+}
+
 /// One entry of the outermost table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry<'a> {
     /// The entry's name.
-    pub(crate) name: &'a str,
+    pub(crate) name: &'a [u8],
     /// The type octet.
     pub(crate) kind: u8,
     /// The value's octets, the length of a string or table included.
@@ -73,8 +91,9 @@ impl<'a> Reader<'a> {
         self.take(usize::from(length))
     }
 
-    pub(crate) fn short_text(&mut self) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.short_bytes()?).map_err(|_| Malformed::Text)
+    pub(crate) fn short(&mut self, names: Names) -> Result<&'a [u8], Malformed> {
+        let short = self.short_bytes()?;
+        names.check(short).map(|()| short)
     }
 
     pub(crate) fn long_bytes(&mut self) -> Result<&'a [u8], Malformed> {
@@ -89,6 +108,7 @@ impl<'a> Reader<'a> {
 pub(crate) fn walk<'a>(
     reader: &mut Reader<'a>,
     depth: usize,
+    names: Names,
     mut visit: impl FnMut(Entry<'a>),
 ) -> Result<(), Malformed> {
     let mut table = Reader::new(reader.long_bytes()?);
@@ -96,10 +116,10 @@ pub(crate) fn walk<'a>(
         return Err(Malformed::Depth);
     }
     while table.left() > 0 {
-        let name = table.short_text()?;
+        let name = table.short(names)?;
         let kind = table.u8()?;
         let before = table;
-        check_value(kind, &mut table, depth)?;
+        check_value(kind, &mut table, depth, names)?;
         let value = Reader::new(before.rest).take(before.left() - table.left())?;
         visit(Entry { name, kind, value });
     }
@@ -113,7 +133,12 @@ struct Open<'a> {
 }
 
 /// Moves past one value at the front of `reader`, checking everything inside it.
-fn check_value<'a>(kind: u8, reader: &mut Reader<'a>, depth: usize) -> Result<(), Malformed> {
+fn check_value<'a>(
+    kind: u8,
+    reader: &mut Reader<'a>,
+    depth: usize,
+    names: Names,
+) -> Result<(), Malformed> {
     let mut open: Vec<Open<'a>> = Vec::new();
     let enter = |open: &mut Vec<Open<'a>>, kind: u8, inside: &'a [u8]| {
         // The walked table is depth 1, so `open` may hold one less than the limit.
@@ -136,7 +161,7 @@ fn check_value<'a>(kind: u8, reader: &mut Reader<'a>, depth: usize) -> Result<()
             continue;
         }
         if innermost.named {
-            innermost.rest.short_text()?;
+            innermost.rest.short(names)?;
         }
         let kind = innermost.rest.u8()?;
         match kind {
@@ -198,7 +223,9 @@ mod tests {
     fn names(table: &[u8], depth: usize) -> Result<Vec<String>, Malformed> {
         let mut names = Vec::new();
         let mut reader = Reader::new(table);
-        walk(&mut reader, depth, |e| names.push(e.name.to_owned()))?;
+        walk(&mut reader, depth, Names::Text, |e| {
+            names.push(String::from_utf8(e.name.to_vec()).expect("text"));
+        })?;
         assert_eq!(reader.left(), 0);
         Ok(names)
     }
@@ -257,7 +284,10 @@ mod tests {
         let mut bytes = table.clone();
         bytes.extend([0; 200]);
         let mut reader = Reader::new(&bytes);
-        assert_eq!(walk(&mut reader, 8, |_| ()), Err(Malformed::Length));
+        assert_eq!(
+            walk(&mut reader, 8, Names::Text, |_| ()),
+            Err(Malformed::Length)
+        );
         let huge = long(&entry("a", b'F', &[0xff, 0xff, 0xff, 0xff]));
         assert_eq!(names(&huge, 8), Err(Malformed::Length));
     }
@@ -274,7 +304,7 @@ mod tests {
             for bit in 0..8 {
                 let mut bytes = whole.clone();
                 bytes[at] ^= 1 << bit;
-                let _ = walk(&mut Reader::new(&bytes), 8, |_| ());
+                let _ = walk(&mut Reader::new(&bytes), 8, Names::Text, |_| ());
             }
         }
     }
