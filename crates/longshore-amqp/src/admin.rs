@@ -39,7 +39,8 @@ const LISTED_BYTES: usize = 64 * 1024 * 1024;
 impl AmqpAdmin {
     fn read(&self, found: Found, marker: &str) -> (Text, Arrived) {
         let now = self.clock.wall();
-        let read = arrived(found.properties, found.body, marker, &self.replies, now);
+        let (properties, body) = (found.properties, found.body);
+        let read = arrived(properties, body, marker, None, &self.replies, now);
         (found.id, read)
     }
 

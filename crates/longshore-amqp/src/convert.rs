@@ -12,7 +12,7 @@ use lapin::{
 };
 use longshore_core::{Defect, Envelope, Error, ErrorKind, Reason, ReplyAddress, Result, Text};
 
-use crate::headers;
+use crate::{guard::Server, headers};
 
 /// The properties a delivery came with, exactly. Carried in [`Envelope::native`].
 #[derive(Debug)]
@@ -34,7 +34,8 @@ pub(crate) struct Arrived {
     pub(crate) envelope: Envelope,
     /// Starts used up before this copy was published, as its header says.
     pub(crate) attempts: u32,
-    /// How often this copy came back to the queue, as the broker says.
+    /// How often this copy came back to the queue, as the broker says. Until it came back once the
+    /// broker sets no counter, and what stands in its place a publisher wrote.
     pub(crate) returns: u32,
     /// What the guard found.
     pub(crate) defect: Option<Defect>,
@@ -57,11 +58,22 @@ impl ReplyRule {
     }
 }
 
-/// Reads a delivery. `marker` is the header by which the guard of its connection tells a defect.
+/// The header in which this broker counts the returns of what it delivers again. No other may be
+/// believed: it passes on whatever a publisher wrote there.
+pub(crate) fn counter(server: &Server) -> &'static str {
+    match server.rabbitmq() {
+        Some(version) if version >= (4, 3) => "x-acquired-count",
+        _ => "x-delivery-count",
+    }
+}
+
+/// Reads a delivery. `marker` is the header by which the guard of its connection tells a defect,
+/// `counter` the one by which the broker counts returns, where it delivers again.
 pub(crate) fn arrived(
     properties: BasicProperties,
     body: Vec<u8>,
     marker: &str,
+    counter: Option<&str>,
     replies: &ReplyRule,
     now: SystemTime,
 ) -> Arrived {
@@ -74,9 +86,8 @@ pub(crate) fn arrived(
         (defect, Text::from(print))
     });
     let count = |name| headers::number(table, name);
-    let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-    let returns = count("x-acquired-count").or_else(|| count("x-delivery-count"));
-    let attempts = small(count(headers::ATTEMPTS).unwrap_or_default()).min(MOST_ATTEMPTS);
+    let returns = counter.and_then(count);
+    let attempts = attempts(table);
 
     let text = |property: &Option<ShortString>| -> Text {
         property
@@ -114,13 +125,23 @@ pub(crate) fn arrived(
     Arrived {
         envelope,
         attempts,
-        returns: small(returns.unwrap_or_default()).min(MOST_ATTEMPTS),
+        returns: returns.map_or(0, clamped),
         defect: defect.map(|(defect, _)| defect),
     }
 }
 
 /// Far above any limit on attempts; what a header claims beyond it is not believed.
 const MOST_ATTEMPTS: u32 = 1_000_000;
+
+/// A count as a header holds it, believed within reason.
+pub(crate) fn clamped(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX).min(MOST_ATTEMPTS)
+}
+
+/// Starts used up before this copy was published, as its header says.
+pub(crate) fn attempts(table: &FieldTable) -> u32 {
+    headers::number(table, headers::ATTEMPTS).map_or(0, clamped)
+}
 
 /// When a message expires: our header, else the plain property, counted from when we first see it.
 fn expiry(properties: &BasicProperties, table: &FieldTable, now: SystemTime) -> Option<SystemTime> {

@@ -9,7 +9,9 @@ use lapin::{
 use longshore_core::{Envelope, Error, ErrorKind, Reason, Result, content_id, printable};
 
 use crate::{
-    convert::{Native, PERSISTENT, first, frame_size, long, millis, short, with_table},
+    convert::{
+        Native, PERSISTENT, attempts, clamped, first, frame_size, long, millis, short, with_table,
+    },
     headers::{self, integer},
 };
 
@@ -101,13 +103,16 @@ fn cut(text: &str, longest: usize) -> &str {
 pub(crate) fn restored(dead: &BasicProperties, user: &str) -> BasicProperties {
     let none = FieldTable::default();
     let table = dead.headers().as_ref().unwrap_or(&none);
+    // What the broker moved has no obituary of ours, see `obituary`.
+    let moved = table.inner().contains_key(headers::DEATH);
     let mut kept = FieldTable::default();
     for (name, value) in table {
+        let word = name.as_str();
         let ours = matches!(
-            name.as_str(),
+            word,
             headers::KEY | headers::PRIORITY | headers::SENT_AT | headers::USER_ID
         );
-        if ours || headers::is_users(name.as_str()) {
+        if ours || headers::is_users(word) || moved && word.starts_with(headers::DEAD) {
             kept.insert(name.clone(), value.clone());
         }
     }
@@ -303,7 +308,7 @@ fn without(table: &FieldTable, name: &str) -> FieldTable {
     entries.into()
 }
 
-/// What the headers of a dead letter say of its death; the broker's record where ours is missing.
+/// What the headers of a dead letter say of its death: ours, or the broker's where it moved it.
 pub(crate) struct Obituary {
     pub(crate) reason: Option<Reason>,
     pub(crate) detail: String,
@@ -313,30 +318,41 @@ pub(crate) struct Obituary {
     pub(crate) brokers: Option<String>,
 }
 
+/// Our copies carry no `x-death`, and whatever the broker moves carries one whose first entry is of
+/// that very move: from RabbitMQ 4 on it believes no other, and before it puts its own in front of
+/// what a publisher forged. So where there is one, nobody of ours wrote of this death, and what is
+/// written is the publisher's. Only the time can be forged even so, where RabbitMQ 3 found an entry
+/// of the same queue and reason to count up; it is told only of an entry that was not.
 pub(crate) fn obituary(properties: &BasicProperties) -> Obituary {
     let none = FieldTable::default();
     let table = properties.headers().as_ref().unwrap_or(&none);
-    let last = match table.inner().get(headers::DEATH) {
-        Some(AMQPValue::FieldArray(deaths)) => match deaths.as_slice().first() {
-            Some(AMQPValue::FieldTable(death)) => Some(death),
+    if let Some(deaths) = table.inner().get(headers::DEATH) {
+        let last = match deaths {
+            AMQPValue::FieldArray(deaths) => match deaths.as_slice().first() {
+                Some(AMQPValue::FieldTable(death)) => Some(death),
+                _ => None,
+            },
             _ => None,
-        },
-        _ => None,
-    };
-    let attempts = headers::number(table, headers::DEAD_ATTEMPTS)
-        .or_else(|| headers::number(table, headers::ATTEMPTS));
+        };
+        let fresh = last.filter(|death| headers::number(death, "count") == Some(1));
+        let seconds = fresh.and_then(|death| headers::number(death, "time"));
+        let reason = last.and_then(|death| headers::text(death, "reason"));
+        return Obituary {
+            reason: None,
+            detail: String::new(),
+            attempts: attempts(table),
+            at: seconds.and_then(|seconds| seconds.checked_mul(1000)),
+            brokers: reason.map(|reason| printable(&reason, 32)),
+        };
+    }
     let detail = headers::text(table, headers::DEAD_DETAIL).unwrap_or_default();
+    let counted = headers::number(table, headers::DEAD_ATTEMPTS);
     Obituary {
         reason: headers::text(table, headers::DEAD_REASON).map(|word| Reason::parse(&word)),
         detail: cut(&detail, LONGEST_DETAIL).to_owned(),
-        attempts: u32::try_from(attempts.unwrap_or_default()).unwrap_or(u32::MAX),
-        at: headers::number(table, headers::DEAD_TIME).or_else(|| {
-            let seconds = last.and_then(|death| headers::number(death, "time"))?;
-            seconds.checked_mul(1000)
-        }),
-        brokers: last
-            .and_then(|death| headers::text(death, "reason"))
-            .map(|reason| printable(&reason, 32)),
+        attempts: counted.map_or_else(|| attempts(table), clamped),
+        at: headers::number(table, headers::DEAD_TIME),
+        brokers: None,
     }
 }
 

@@ -179,7 +179,14 @@ impl Reader {
     fn name(&mut self, properties: &BasicProperties, body: &[u8]) -> Text {
         let nobody = ReplyRule { prefix: None };
         let now = std::time::UNIX_EPOCH;
-        let read = arrived(properties.clone(), Vec::new(), self.marker(), &nobody, now);
+        let read = arrived(
+            properties.clone(),
+            Vec::new(),
+            self.marker(),
+            None,
+            &nobody,
+            now,
+        );
         let blanked = Native::of(&read.envelope).and_then(|native| native.blanked.clone());
         let base = match blanked {
             Some(fingerprint) => Text::from(format!("unreadable-{fingerprint}")),

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    convert::{Arrived, ReplyRule, arrived, short},
+    convert::{Arrived, ReplyRule, arrived, counter, short},
     error::told,
     held::Held,
     intake::{Intake, Slot},
@@ -74,6 +74,8 @@ const GULP: usize = 256;
 struct Open {
     session: Arc<Session>,
     held: Arc<Held>,
+    /// The header in which this broker counts returns.
+    counter: &'static str,
     consumer: Option<Consumer>,
     /// What was wanted when the consumer was made.
     wanted: u16,
@@ -107,6 +109,10 @@ impl Feed {
                     drop(held);
                     let queue = self.queue();
                     tracing::debug!(queue, "the channel ended");
+                    if !self.intent.borrow().stop {
+                        let why = format!("consuming from \"{queue}\": the channel was lost");
+                        self.intake.set_trouble(self.slot, Some(why.into()));
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::Closed => break,
                 Err(error) => {
@@ -155,6 +161,7 @@ impl Feed {
             }
         };
         Ok(Open {
+            counter: counter(&session.server()),
             session,
             held,
             consumer: Some(consumer),
@@ -296,6 +303,7 @@ impl Feed {
         diversions: &FuturesUnordered<BoxFuture<'static, ()>>,
     ) {
         let (held, marker) = (&open.held, open.session.watch.marker());
+        let counter = open.counter;
         let now = self.plan.clock.wall();
         let deliveries = messages.into_iter().filter_map(|message| {
             let tag = message.delivery_tag;
@@ -304,6 +312,7 @@ impl Feed {
                 message.properties,
                 message.data,
                 marker,
+                message.redelivered.then_some(counter),
                 &self.plan.replies,
                 now,
             );

@@ -17,6 +17,8 @@ pub(crate) const ORIGINAL: &str = "longshore-original";
 /// Who published the original: the broker refuses the property from anybody else.
 pub(crate) const USER_ID: &str = "longshore-user-id";
 
+/// How the headers of a dead letter begin.
+pub(crate) const DEAD: &str = "longshore-dead-";
 pub(crate) const DEAD_REASON: &str = "longshore-dead-reason";
 pub(crate) const DEAD_DETAIL: &str = "longshore-dead-detail";
 pub(crate) const DEAD_ATTEMPTS: &str = "longshore-dead-attempts";

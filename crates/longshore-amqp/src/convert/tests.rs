@@ -13,6 +13,7 @@ fn read(properties: BasicProperties) -> Arrived {
         properties,
         b"{}".to_vec(),
         "longshore-defect-x",
+        Some("x-delivery-count"),
         &rule(),
         NOW,
     )
@@ -65,7 +66,7 @@ fn reserved_headers_and_overlong_names_are_refused_at_publish() {
 }
 
 #[test]
-fn counters_are_clamped_and_the_newer_one_of_the_broker_wins() {
+fn counters_are_clamped_and_only_the_one_this_broker_keeps_counts() {
     let read = |entries: &[(&str, AMQPValue)]| {
         let arrived = read(BasicProperties::default().with_headers(table(entries)));
         (arrived.attempts, arrived.returns)
@@ -81,8 +82,17 @@ fn counters_are_clamped_and_the_newer_one_of_the_broker_wins() {
     assert_eq!(read(&[("x-delivery-count", n(2))]), (0, 2));
     assert_eq!(
         read(&[("x-delivery-count", n(1)), ("x-acquired-count", n(4))]),
-        (0, 4)
+        (0, 1)
     );
+    let server = |version: &str| {
+        counter(&Server {
+            product: "RabbitMQ".to_owned(),
+            version: version.to_owned(),
+        })
+    };
+    assert_eq!(server("3.10.8"), "x-delivery-count");
+    assert_eq!(server("4.2.9"), "x-delivery-count");
+    assert_eq!(server("4.3.0"), "x-acquired-count");
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn everything() -> BasicProperties {
 
 fn envelope(properties: BasicProperties) -> Envelope {
     let rule = ReplyRule { prefix: None };
-    arrived(properties, b"body".to_vec(), "-", &rule, UNIX_EPOCH).envelope
+    arrived(properties, b"body".to_vec(), "-", None, &rule, UNIX_EPOCH).envelope
 }
 
 fn death<'a>(detail: &'a str, reason: &'a Reason) -> Death<'a> {
@@ -156,20 +156,37 @@ fn the_size_of_a_frame_is_counted_to_the_octet() {
     assert_eq!(frame_size(&with_table), 26 + (4 + 2 + 1 + 8) + 8 + 1);
 }
 
-#[test]
-fn the_brokers_own_record_stands_in_for_ours() {
+fn moved_by_the_broker(count: i64) -> BasicProperties {
     let mut record = FieldTable::default();
+    record.insert("count".into(), AMQPValue::LongLongInt(count));
     record.insert("reason".into(), long("expired"));
     record.insert("time".into(), AMQPValue::Timestamp(9));
     record.insert("original-expiration".into(), long("500"));
     let mut table = FieldTable::default();
     let records = FieldArray::from(vec![AMQPValue::FieldTable(record)]);
     table.insert("x-death".into(), AMQPValue::FieldArray(records));
-    let dead = BasicProperties::default().with_headers(table);
+    for (name, value) in [
+        ("longshore-dead-reason", long("permanent")),
+        ("longshore-dead-detail", long("forged")),
+        ("longshore-dead-attempts", long("7")),
+        ("longshore-dead-time", long("1")),
+    ] {
+        table.insert(name.into(), value);
+    }
+    BasicProperties::default().with_headers(table)
+}
+
+#[test]
+fn what_the_broker_moved_has_its_record_and_what_claims_to_be_ours_is_the_publishers() {
+    let dead = moved_by_the_broker(1);
     let told = obituary(&dead);
     assert_eq!(told.brokers.as_deref(), Some("expired"));
     assert_eq!((told.reason, told.at), (None, Some(9000)));
+    assert_eq!((told.detail.as_str(), told.attempts), ("", 0));
     let back = restored(&dead, "me");
     assert_eq!(back.expiration().as_ref().map(|e| e.as_str()), Some("500"));
-    assert!(back.headers().is_none());
+    let names = back.headers().as_ref().map(|table| table.inner().len());
+    assert_eq!(names, Some(4), "what the publisher wrote comes back");
+    // Counted up: the time is that of an entry the publisher may have brought.
+    assert_eq!(obituary(&moved_by_the_broker(2)).at, None);
 }

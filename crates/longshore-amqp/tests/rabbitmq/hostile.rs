@@ -117,6 +117,27 @@ async fn forged_headers_of_ours_steer_nothing() {
 }
 
 #[tokio::test]
+async fn a_forged_counter_is_not_believed_at_first_and_overwritten_later() {
+    for name in ["x-delivery-count", "x-acquired-count"] {
+        let rig = Rig::new().await;
+        let mut taker = rig.subscribe().await;
+        let mut table = vec![name.len() as u8];
+        table.extend(name.bytes());
+        table.push(b'l');
+        table.extend(i64::MAX.to_be_bytes());
+        let mut raw = Raw::connect(&rig.url).await;
+        raw.publish_with_table(rig.queue(), &table, b"x").await;
+        let first = taker.one().await;
+        assert_eq!((first.attempt, first.defect), (1, None), "{name}");
+        drop(taker);
+        let mut taker = rig.subscribe().await;
+        let again = taker.one().await;
+        assert_eq!((again.attempt, &again.defect), (2, &None), "{name}");
+        taker.complete(vec![again]).await;
+    }
+}
+
+#[tokio::test]
 async fn equal_ids_in_flight_do_not_hold_up_the_others() {
     let rig = Rig::new().await;
     let mut batch = Vec::new();

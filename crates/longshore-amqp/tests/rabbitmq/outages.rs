@@ -69,6 +69,7 @@ async fn a_killed_broker_comes_back_and_nothing_confirmed_is_lost() {
     let mut broker = Broker::start(BrokerKind::RabbitMq).await.expect("a broker");
     let rig = Rig::on(&broker.url()).await;
     let mut taker = rig.subscribe().await;
+    assert_eq!(taker.source.trouble(), None);
     rig.publish((0..50).map(|n| n.to_string())).await;
     let mut delayed = rig.outgoing(message("delayed"));
     delayed.delay = Duration::from_secs(3);
@@ -81,6 +82,9 @@ async fn a_killed_broker_comes_back_and_nothing_confirmed_is_lost() {
     let held = taker.exactly(50).await;
     broker.kill().await.expect("dead");
     assert_eq!(taker.lost().await.len(), 50);
+    // Known at once, long before anybody gives up reconnecting.
+    let told = crate::rig::soon(|| taker.source.trouble()).await;
+    assert!(told.is_some(), "no trouble is told");
     let mut during = rig
         .transport
         .publish(vec![rig.outgoing(message("down"))])
@@ -99,6 +103,7 @@ async fn a_killed_broker_comes_back_and_nothing_confirmed_is_lost() {
     assert!(seen.contains("delayed") && held.iter().all(|d| seen.contains(body(d))));
     rig.publish(["after"]).await;
     assert_eq!(body(&taker.one().await), "after");
+    assert_eq!(taker.source.trouble(), None);
 }
 
 #[tokio::test]

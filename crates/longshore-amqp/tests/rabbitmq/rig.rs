@@ -193,6 +193,17 @@ impl Taker {
     }
 }
 
+/// What is there within a second, if anything.
+pub(crate) async fn soon<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    for _ in 0..100 {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    None
+}
+
 pub(crate) fn body(delivery: &Delivery) -> &str {
     std::str::from_utf8(&delivery.envelope.body).expect("text")
 }
