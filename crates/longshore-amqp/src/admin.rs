@@ -19,9 +19,9 @@ use crate::{
     headers,
     link::Link,
     names,
+    objects::declare_queue,
     publisher::{Letter, Publisher},
     session::Dialer,
-    topology::declare_queue,
 };
 
 /// Figures and dead letters, as far as AMQP gives them.

@@ -16,8 +16,8 @@ use crate::{
     error::told,
     guard::FRAME_MAX,
     names,
+    objects::{answered, declare_queue},
     session::{Dialer, SETUP, Session},
-    topology::{answered, declare_queue},
 };
 
 /// Somebody who holds up to 1,000 dead letters of one queue, alone among all clients, on a

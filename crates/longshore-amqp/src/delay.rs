@@ -17,8 +17,8 @@ use longshore_core::{Declare, Result};
 
 use crate::{
     convert::{long, short},
+    objects::{answered, bind, bind_on, declare_exchange, declare_queue, lasting},
     session::Session,
-    topology::{answered, bind, bind_on, declare_exchange, declare_queue, lasting},
 };
 
 /// The ladder of this version. Another number of levels needs another name: stale bindings

@@ -9,38 +9,25 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
-use longshore_core::{Clock, Declare, Delivery, ErrorKind, Limits, Part, Result, Text, Topology};
+use longshore_core::{Delivery, ErrorKind, Result, Text};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
 use crate::{
-    convert::{Arrived, ReplyRule, arrived, counter, short},
+    convert::{Arrived, arrived, counter, short},
     error::told,
     held::Held,
     intake::{Intake, Slot},
     link::{State, live},
+    objects::answered,
+    plan::Plan,
     publisher::Publisher,
     session::{SETUP, Session},
     suspects::{Diversion, is_suspect},
-    topology::{answered, declare},
+    topology::declare,
 };
-
-/// What both feeds and the settler of a subscription know of it.
-pub(crate) struct Plan {
-    pub(crate) topology: Arc<Topology>,
-    pub(crate) declare: Declare,
-    pub(crate) part: Part,
-    /// The logical queue, whose dead letters these become.
-    pub(crate) lane: String,
-    pub(crate) quarantine: String,
-    pub(crate) dead: String,
-    pub(crate) suspect_returns: u32,
-    pub(crate) limits: Limits,
-    pub(crate) replies: ReplyRule,
-    pub(crate) clock: Arc<dyn Clock>,
-}
 
 /// What the owner of a source wants of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

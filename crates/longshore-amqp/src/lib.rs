@@ -18,6 +18,8 @@ mod held;
 mod intake;
 mod link;
 mod names;
+mod objects;
+mod plan;
 mod prepared;
 mod publisher;
 mod runtime;

@@ -14,8 +14,8 @@ use longshore_core::{Declare, Error, ErrorKind, Result};
 use crate::{
     delay::Ladder,
     link::{Link, State},
+    objects::{declare_queue, verify_topic},
     session::Session,
-    topology::{declare_queue, verify_topic},
 };
 
 /// Remembers per connection, because a broker that was gone may have come back empty.

@@ -9,9 +9,10 @@ use longshore_core::{Delivery, Error, ErrorKind, Receipt, Result, Source, Text};
 use tokio::{sync::watch, task::AbortHandle};
 
 use crate::{
-    feed::{Feed, Intent, Plan},
+    feed::{Feed, Intent},
     intake::{Intake, Slot},
     link::State,
+    plan::Plan,
     publisher::Publisher,
 };
 

@@ -13,9 +13,9 @@ use tokio::{sync::watch, time::sleep};
 use crate::{
     convert::{Arrived, Native, short},
     copy::again,
-    feed::Plan,
     held::{End, Held},
     link::{State, live},
+    plan::Plan,
     prepared::is_missing,
     publisher::{Letter, Publisher},
     session::SETUP,

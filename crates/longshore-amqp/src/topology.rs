@@ -4,39 +4,23 @@
 use std::time::Duration;
 
 use lapin::{
-    Channel, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    ExchangeKind,
     types::{AMQPValue, FieldTable},
 };
-use longshore_core::{Declare, Error, ErrorKind, Part, Result, Topology};
-use tokio::time::timeout;
+use longshore_core::{Declare, Part, Result, Topology};
 
 use crate::{
-    convert::{long, short},
+    convert::long,
     delay::Ladder,
-    error::{late, reply_text, told},
     names,
-    session::{SETUP, Session},
+    objects::{bind, declare_exchange, declare_queue, lasting, verify_topic},
+    session::Session,
 };
 
-/// Practically never: on RabbitMQ 4 a queue without one gives up a message after 20 returns, and
-/// `-1` is taken by 3.10 and then drops it at the first.
-const DELIVERY_LIMIT: i64 = 1_000_000_000;
 /// Honoured from 3.12 on, ignored before.
 pub(crate) const CONSUMER_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Settlements are copied, confirmed and acknowledged within this part of the time-out.
 pub(crate) const OLD_CONSUMER_TIMEOUT: Duration = Duration::from_secs(25 * 60);
-
-/// The arguments every queue of ours has.
-pub(crate) fn lasting() -> FieldTable {
-    let mut table = FieldTable::default();
-    table.insert("x-queue-type".into(), long("quorum"));
-    table.insert(
-        "x-delivery-limit".into(),
-        AMQPValue::LongLongInt(DELIVERY_LIMIT),
-    );
-    table
-}
 
 /// The arguments of a queue that is consumed: what is rejected there goes whole to `dead`.
 fn consumed(dead: &str) -> FieldTable {
@@ -53,8 +37,8 @@ fn consumed(dead: &str) -> FieldTable {
 /// Declares or verifies all that belongs to a queue.
 ///
 /// # Errors
-/// [`ErrorKind::TopologyDiffers`] with what differs, [`ErrorKind::NoSuchQueue`] where something is
-/// missing and may not be created.
+/// `TopologyDiffers` with what differs, `NoSuchQueue` where something is missing and may
+/// not be created.
 pub(crate) async fn declare(session: &Session, topology: &Topology, mode: Declare) -> Result<()> {
     let queue = names::part(topology, Part::Lane(0))?;
     let (dead, quarantine) = (names::dead(&queue), names::quarantine(&queue));
@@ -77,155 +61,6 @@ pub(crate) async fn declare(session: &Session, topology: &Topology, mode: Declar
     Ok(())
 }
 
-/// Declares one queue on a channel of its own, because a refusal closes the channel.
-pub(crate) async fn declare_queue(
-    session: &Session,
-    name: &str,
-    arguments: FieldTable,
-    mode: Declare,
-) -> Result<Figures> {
-    let options = QueueDeclareOptions {
-        durable: true,
-        passive: mode == Declare::Verify,
-        ..QueueDeclareOptions::default()
-    };
-    let channel = session.channel().await?;
-    let declared = channel.queue_declare(short("queue name", name)?, options, arguments);
-    let doing = match mode {
-        Declare::Create => format!("declaring the queue \"{name}\""),
-        Declare::Verify => format!("looking for the queue \"{name}\""),
-    };
-    let queue = answered(&doing, name, declared).await?;
-    Ok(Figures {
-        ready: queue.message_count().into(),
-        consumers: queue.consumer_count().into(),
-    })
-}
-
-/// What the broker tells of a queue when that is declared.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Figures {
-    pub(crate) ready: u64,
-    pub(crate) consumers: u64,
-}
-
 async fn declare_topic(session: &Session, topic: &str) -> Result<()> {
     declare_exchange(session, topic, ExchangeKind::Topic, FieldTable::default()).await
-}
-
-pub(crate) async fn declare_exchange(
-    session: &Session,
-    name: &str,
-    kind: ExchangeKind,
-    arguments: FieldTable,
-) -> Result<()> {
-    let options = ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    };
-    let channel = session.channel().await?;
-    let declared = channel.exchange_declare(short("topic", name)?, kind, options, arguments);
-    let doing = format!("declaring the exchange \"{name}\"");
-    answered(&doing, name, declared).await
-}
-
-/// Whether the exchange of a topic is there.
-///
-/// # Errors
-/// [`ErrorKind::NoSuchQueue`].
-pub(crate) async fn verify_topic(session: &Session, topic: &str) -> Result<()> {
-    let options = ExchangeDeclareOptions {
-        passive: true,
-        ..ExchangeDeclareOptions::default()
-    };
-    let channel = session.channel().await?;
-    let name = short("topic", topic)?;
-    let declared =
-        channel.exchange_declare(name, ExchangeKind::Topic, options, FieldTable::default());
-    answered(
-        &format!("looking for the topic \"{topic}\""),
-        topic,
-        declared,
-    )
-    .await
-}
-
-pub(crate) async fn bind(session: &Session, queue: &str, exchange: &str, key: &str) -> Result<()> {
-    let channel = session.channel().await?;
-    bind_on(&channel, queue, exchange, key).await
-}
-
-pub(crate) async fn bind_on(
-    channel: &Channel,
-    queue: &str,
-    exchange: &str,
-    key: &str,
-) -> Result<()> {
-    let bound = channel.queue_bind(
-        short("queue name", queue)?,
-        short("exchange name", exchange)?,
-        short("binding", key)?,
-        QueueBindOptions::default(),
-        FieldTable::default(),
-    );
-    answered(
-        &format!("binding \"{queue}\" to \"{exchange}\""),
-        queue,
-        bound,
-    )
-    .await
-}
-
-/// Waits for an answer and tells a refusal in words.
-pub(crate) async fn answered<T>(
-    doing: &str,
-    name: &str,
-    answer: impl Future<Output = lapin::Result<T>>,
-) -> Result<T> {
-    let error = match timeout(SETUP, answer).await {
-        Ok(Ok(done)) => return Ok(done),
-        Ok(Err(error)) => error,
-        Err(_) => return Err(Error::new(ErrorKind::Unavailable, late(doing).to_string())),
-    };
-    let told = told(doing, &error);
-    let reply = reply_text(&error).unwrap_or_default();
-    Err(match told.kind() {
-        ErrorKind::TopologyDiffers => Error::new(ErrorKind::TopologyDiffers, differs(name, &reply)),
-        _ if reply.starts_with("RESOURCE_LOCKED") => Error::new(
-            ErrorKind::TopologyDiffers,
-            format!("\"{name}\" belongs to another connection alone: {reply}"),
-        ),
-        _ => told,
-    })
-}
-
-/// `inequivalent arg 'x' for queue 'q' in vhost '/': received the value 'a' of type 'longstr' but
-/// current is none` in words a reader can act on.
-fn differs(name: &str, reply: &str) -> String {
-    let parse = || {
-        let (_, rest) = reply.split_once("inequivalent arg '")?;
-        let (argument, rest) = rest.split_once('\'')?;
-        let (_, rest) = rest.split_once(": received ")?;
-        let (wanted, found) = rest.split_once(" but current is ")?;
-        Some(format!(
-            "\"{name}\" exists with another {argument}: it has {found}, Longshore declares \
-             {wanted}; move its messages elsewhere and delete it, or use another name",
-        ))
-    };
-    parse().unwrap_or_else(|| format!("\"{name}\" exists with other arguments: {reply}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_says_what_differs() {
-        let reply = "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'orders' in \
-                     vhost '/': received the value 'quorum' of type 'longstr' but current is none";
-        let said = differs("orders", reply);
-        assert!(said.starts_with("\"orders\" exists with another x-queue-type: it has none, Longshore declares the value 'quorum'"), "{said}");
-        let other = differs("orders", "PRECONDITION_FAILED - something new");
-        assert!(other.contains("something new"));
-    }
 }

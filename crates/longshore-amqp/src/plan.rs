@@ -1,0 +1,22 @@
+//! What a subscription is to do.
+
+use std::sync::Arc;
+
+use longshore_core::{Clock, Declare, Limits, Part, Topology};
+
+use crate::convert::ReplyRule;
+
+/// What both feeds and the settler of a subscription know of it.
+pub(crate) struct Plan {
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) declare: Declare,
+    pub(crate) part: Part,
+    /// The logical queue, whose dead letters these become.
+    pub(crate) lane: String,
+    pub(crate) quarantine: String,
+    pub(crate) dead: String,
+    pub(crate) suspect_returns: u32,
+    pub(crate) limits: Limits,
+    pub(crate) replies: ReplyRule,
+    pub(crate) clock: Arc<dyn Clock>,
+}
