@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -73,10 +73,7 @@ impl Link {
         let (epoch, mut opened) = in_time(until, self.opened())
             .await
             .map_err(Broken::Before)?;
-        let request = opened
-            .connection
-            .send_packed_commands(pipeline, 0, pipeline.len());
-        let error = match tokio::time::timeout_at(until, request).await {
+        let error = match tokio::time::timeout_at(until, opened.exchange(pipeline)).await {
             Ok(Ok(replies)) => {
                 if replies.iter().any(moved_away) {
                     // The next exchange asks anew where the slot or the master is.
@@ -143,10 +140,7 @@ impl Link {
 
     fn current(&self) -> Option<(u64, Opened)> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current
-            .as_ref()
-            .is_some_and(|(_, opened)| opened.down.load(Ordering::Acquire))
-        {
+        if current.as_ref().is_some_and(|(_, opened)| opened.is_down()) {
             current.take();
         }
         current.clone()

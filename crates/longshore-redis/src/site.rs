@@ -1,18 +1,16 @@
 //! Where the servers are: one server, the master the sentinels name, or the nodes of a cluster.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    io,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use longshore_core::{ConnectOptions, Error, ErrorKind, Result};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, PushInfo,
-    PushKind, RedisConnectionInfo, RedisError, TlsCertificates, Value, aio::MultiplexedConnection,
-    io::tcp::TcpSettings,
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion,
+    PushInfo, PushKind, RedisConnectionInfo, RedisError, TlsCertificates, Value,
+    aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,11 +33,12 @@ pub(crate) struct Site {
     learned: tokio::sync::Mutex<Option<Duration>>,
 }
 
-/// An open connection, and whether it has been seen to end.
+/// An open connection.
 #[derive(Clone)]
 pub(crate) struct Opened {
-    pub(crate) connection: MultiplexedConnection,
-    pub(crate) down: Arc<AtomicBool>,
+    connection: MultiplexedConnection,
+    /// Cancelled once it has been seen to end.
+    down: CancellationToken,
 }
 
 /// Which server of the site.
@@ -49,6 +48,23 @@ pub(crate) enum Place {
     Slot(u16),
     /// This node of a cluster.
     Node(Host),
+}
+
+impl Opened {
+    /// Sends these commands in one write and waits for all replies, or for the connection to end.
+    pub(crate) async fn exchange(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
+        // A request handed over while redis-rs takes its end of the channel down is never answered:
+        // it stays in the channel for as long as this very connection can send.
+        tokio::select! {
+            biased;
+            replies = self.connection.send_packed_commands(pipeline, 0, pipeline.len()) => replies,
+            () = self.down.cancelled() => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
+        }
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.is_cancelled()
+    }
 }
 
 impl Site {
@@ -147,10 +163,7 @@ impl Site {
             .arg("SETNAME")
             .arg(self.visible_name(role));
         greeting.cmd("ROLE");
-        let replies = opened
-            .connection
-            .send_packed_commands(&greeting, 0, 2)
-            .await;
+        let replies = opened.exchange(&greeting).await;
         let replies = replies.map_err(|error| unreachable(&self.address, &error))?;
         // Both may be outside the user's ACL; then the name stays empty and writes tell the role.
         if let Some(Value::Array(role)) = replies.into_iter().nth(1) {
@@ -200,8 +213,10 @@ impl Site {
         } else {
             Client::open(info)?
         };
-        let down = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&down);
+        let down = CancellationToken::new();
+        let seen = down.clone();
+        // Lives as long as what reads and writes the connection.
+        let running = down.clone().drop_guard();
         // Time-outs of requests are ours (`Link::exchange`): they also end the connection.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.options.connect_timeout))
@@ -209,8 +224,9 @@ impl Site {
             .set_pipeline_buffer_size(1024)
             .set_push_sender(
                 move |push: PushInfo| -> Result<(), std::convert::Infallible> {
+                    let _ = &running;
                     if push.kind == PushKind::Disconnection {
-                        seen.store(true, Ordering::Release);
+                        seen.cancel();
                     }
                     Ok(())
                 },
@@ -244,10 +260,7 @@ impl Site {
         for login in [None, Some(self.address.login_at(host)?)] {
             let asked = tokio::time::timeout(share, async {
                 let mut opened = self.dial(host, login, 0).await?;
-                opened
-                    .connection
-                    .send_packed_commands(&question, 0, 1)
-                    .await
+                opened.exchange(&question).await
             });
             let reply = match asked.await {
                 Ok(Ok(replies)) => replies.into_iter().next().unwrap_or(Value::Nil),
@@ -295,10 +308,7 @@ impl Site {
             let login = self.address.login_at(host)?;
             let asked = tokio::time::timeout(share, async {
                 let mut opened = self.dial(host, Some(login), 0).await?;
-                opened
-                    .connection
-                    .send_packed_commands(&question, 0, 1)
-                    .await
+                opened.exchange(&question).await
             });
             let reply = match asked.await {
                 Ok(Ok(replies)) => checked(replies.into_iter().next().unwrap_or(Value::Nil)),
@@ -357,3 +367,6 @@ fn slot_range(row: Value, asked: &Host) -> Option<(u16, u16, Host)> {
     let name = name.unwrap_or_else(|| asked.name.clone());
     Some((from, to, Host::new(name, port)?))
 }
+
+#[cfg(test)]
+mod tests;
