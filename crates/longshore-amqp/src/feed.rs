@@ -24,6 +24,7 @@ use crate::{
     objects::answered,
     plan::Plan,
     publisher::Publisher,
+    pulse::Pulse,
     session::{SETUP, Session},
     suspects::{Diversion, is_suspect},
     topology::declare,
@@ -181,6 +182,7 @@ impl Feed {
     async fn deliver(&mut self, mut open: Open) {
         let mut diversions: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
         let mut look = tokio::time::interval(LOOK);
+        let mut pulse = Pulse::default();
         loop {
             let intent = *self.intent.borrow_and_update();
             let retune = self.wants_retune(&open, intent);
@@ -193,6 +195,7 @@ impl Feed {
                 biased;
                 message = next(&mut open.consumer), if open.consumer.is_some() => match message {
                     Some(Ok(first)) => {
+                        pulse.beat();
                         let mut messages = vec![first];
                         let end = gulp(&mut open.consumer, &mut messages);
                         self.arrive(&open, messages, &diversions);
@@ -211,9 +214,13 @@ impl Feed {
                         return;
                     }
                 }
+                () = pulse.stopped(&open.held), if open.consumer.is_some() => return,
                 _ = look.tick() => {
                     if !open.session.is_live() || !open.held.is_live() {
                         return;
+                    }
+                    if open.consumer.is_some() {
+                        pulse.look(&open.session, self.queue());
                     }
                 }
             }

@@ -22,6 +22,7 @@ mod objects;
 mod plan;
 mod prepared;
 mod publisher;
+mod pulse;
 mod runtime;
 mod session;
 mod settler;

@@ -16,7 +16,7 @@ use futures_util::Stream;
 
 use crate::guard::Guarded;
 
-/// Tokio's executor and timers. Streams are made by [`link`](crate::link), never by lapin.
+/// Tokio's executor and timers. Streams are made by [`session`](crate::session), never by lapin.
 #[derive(Debug, Clone)]
 pub(crate) struct Kit(Tokio);
 
