@@ -40,7 +40,7 @@ pub struct Capabilities {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Destination {
-    /// One part of a queue.
+    /// One part of a queue. The name of a lane is the priority of the envelope.
     Queue(Name, Part),
     /// Every queue bound to the topic.
     Topic(Name),
