@@ -34,6 +34,19 @@ pub(crate) fn kind(error: &lapin::Error) -> ErrorKind {
     }
 }
 
+/// Whether the broker closed the channel because we may not do what was asked there.
+pub(crate) fn is_refused(error: &lapin::Error) -> bool {
+    match error.kind() {
+        LapinKind::ProtocolError(error) => {
+            matches!(
+                error.kind(),
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+            )
+        }
+        _ => false,
+    }
+}
+
 /// The text of a `channel.close` or `connection.close`, where that is what happened.
 pub(crate) fn reply_text(error: &lapin::Error) -> Option<String> {
     match error.kind() {

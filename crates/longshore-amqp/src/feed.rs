@@ -9,9 +9,9 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
-use longshore_core::{Delivery, ErrorKind, Result, Text};
+use longshore_core::{Delivery, Error, ErrorKind, Result, Text};
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     time::{sleep, timeout},
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct Feed {
     pub(crate) intent: watch::Receiver<Intent>,
     /// The connection the topology was last declared on.
     pub(crate) declared: u64,
+    /// Told what becomes of the first try to consume.
+    pub(crate) first: Option<oneshot::Sender<Result<()>>>,
 }
 
 const SHORTEST: Duration = Duration::from_millis(50);
@@ -87,6 +89,13 @@ impl Feed {
                 () = stopped(self.intent.clone()) => break,
                 opened = self.open() => opened,
             };
+            if let Some(first) = self.first.take() {
+                // Whoever subscribed may have gone.
+                let _ = first.send(match &opened {
+                    Err(error) => Err(Error::new(error.kind(), error.to_string())),
+                    Ok(_) => Ok(()),
+                });
+            }
             match opened {
                 Ok(open) => {
                     wait = SHORTEST;
@@ -209,6 +218,13 @@ impl Feed {
                 },
                 Some(()) = diversions.next() => {}
                 _ = self.intent.changed() => {}
+                _ = sleep(RETUNE), if open.stopping && open.consumer.is_none() => {
+                    // See the crate's note on what crosses a cancellation: it returns with the
+                    // channel, and a stop may have a long deadline.
+                    if diversions.is_empty() && open.held.unsettled() == 0 {
+                        return;
+                    }
+                }
                 _ = sleep(RETUNE), if retune && open.consumer.is_none() && !open.stopping => {
                     if !self.retune(&mut open, intent.prefetch).await {
                         return;

@@ -3,6 +3,14 @@
 //! [`connect`] gives a [`Transport`](longshore_core::Transport) that keeps its contract with quorum
 //! queues, publisher confirms and no plugin.
 //! Services use it through the `longshore` crate.
+//!
+//! # A known gap
+//! While RabbitMQ cancels a consumer, at a stop or a change of the prefetch, it may hand a message
+//! that is published just then to that consumer and never deliver it. Nobody here learns of it. It
+//! comes back when the channel closes, counted as one return, so it costs that message an attempt.
+//! After a stop the channel is therefore closed as soon as all it delivered is settled, not only at
+//! the end of the stop, and what this client itself gives back or tries again waits until nothing
+//! is half cancelled.
 
 mod address;
 mod admin;

@@ -18,7 +18,8 @@ use self::press::Press;
 use crate::{error::closed, link::Link};
 
 /// Batches on their way to the task at most; their callers wait.
-const INBOX: usize = 64;
+const INBOX: usize = 1024;
+
 /// One message on its way to the broker.
 #[derive(Debug, Clone)]
 pub(crate) struct Letter {

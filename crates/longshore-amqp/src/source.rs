@@ -6,7 +6,10 @@ use std::{
 };
 
 use longshore_core::{Delivery, Error, ErrorKind, Receipt, Result, Source, Text};
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{
+    sync::{oneshot, watch},
+    task::AbortHandle,
+};
 
 use crate::{
     feed::{Feed, Intent},
@@ -24,18 +27,26 @@ pub(crate) struct AmqpSource {
 }
 
 impl AmqpSource {
-    /// Begins to consume. `declared` is the connection the topology was just declared on.
-    pub(crate) fn start(
+    /// Begins to consume, and waits for the first try. `declared` is the connection the topology was
+    /// just declared on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] where the broker refuses to let us read. Whatever else fails is tried
+    /// again for as long as the source lives, and so is a refusal that comes later.
+    pub(crate) async fn start(
         plan: &Arc<Plan>,
         link: &watch::Receiver<State>,
         copies: &Arc<Publisher>,
         prefetch: u16,
         declared: u64,
-    ) -> (Self, Arc<Intake>) {
+    ) -> Result<(Self, Arc<Intake>)> {
         let intake = Arc::new(Intake::default());
         let stop = false;
         let intent = watch::Sender::new(Intent { stop, prefetch });
-        let feed = |slot| {
+        let mut tries = Vec::new();
+        let mut feed = |slot| {
+            let (first, told) = oneshot::channel();
+            tries.push(told);
             let feed = Feed {
                 slot,
                 plan: plan.clone(),
@@ -44,6 +55,7 @@ impl AmqpSource {
                 copies: copies.clone(),
                 intent: intent.subscribe(),
                 declared,
+                first: Some(first),
             };
             tokio::spawn(feed.run()).abort_handle()
         };
@@ -53,7 +65,14 @@ impl AmqpSource {
             intent,
             feeds,
         };
-        (source, intake)
+        for told in tries {
+            if let Ok(Err(error)) = told.await
+                && error.kind() == ErrorKind::Denied
+            {
+                return Err(error);
+            }
+        }
+        Ok((source, intake))
     }
 }
 

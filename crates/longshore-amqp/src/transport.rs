@@ -320,7 +320,8 @@ impl Transport for AmqpTransport {
             &self.copies,
             subscription.prefetch,
             session.epoch,
-        );
+        )
+        .await?;
         let settler = AmqpSettler::new(
             plan,
             intake,

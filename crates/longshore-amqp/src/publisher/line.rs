@@ -2,15 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lapin::{Channel, options::ConfirmSelectOptions};
+use lapin::{Channel, options::ConfirmSelectOptions, types::ShortString};
 use longshore_core::Result;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
+use super::Letter;
 use crate::{
     error::{late, told},
+    guard::ReturnKey,
     link::{State, live},
     session::{SETUP, Session},
 };
@@ -52,5 +54,19 @@ pub(super) async fn unblocked(line: Option<&mut Line>) -> Option<()> {
             Err(_) => std::future::pending().await,
         },
         None => std::future::pending().await,
+    }
+}
+
+/// How a note that this letter came back names it.
+pub(super) fn key(channel: &Channel, letter: &Letter) -> ReturnKey {
+    let id = letter.properties.message_id().as_ref();
+    ReturnKey {
+        channel: channel.id(),
+        message_id: id
+            .map(ShortString::as_str)
+            .unwrap_or_default()
+            .as_bytes()
+            .into(),
+        routing_key: letter.routing_key.as_str().as_bytes().into(),
     }
 }

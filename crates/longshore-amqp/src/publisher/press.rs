@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use lapin::{Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
+use lapin::{Channel, Confirmation, options::BasicPublishOptions};
 use longshore_core::{Error, ErrorKind, Result};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -19,17 +19,20 @@ use tokio::{
 
 use super::{
     Batch, Letter,
-    line::{Line, open, unblocked},
+    line::{Line, key, open, unblocked},
 };
 use crate::{
     copy::fits,
-    error::{late, lost, told},
+    error::{is_refused, late, lost, told},
     guard::ReturnKey,
     link::State,
 };
 
 /// Publishes in flight at most.
 const WINDOW: usize = 1024;
+/// Batches taken from the inbox at a time.
+const BATCHES: usize = 64;
+
 /// A caller that waits for its answers.
 struct Caller {
     answers: Vec<Option<Result<()>>>,
@@ -63,6 +66,8 @@ pub(super) struct Press {
     /// Those that wait for one at the head of the backlog.
     resting: HashMap<ReturnKey, VecDeque<(Slot, Letter)>>,
     refusal: Option<(ErrorKind, String)>,
+    /// Somebody was told already that the channel is lost.
+    broken: bool,
 }
 
 impl Press {
@@ -80,14 +85,23 @@ impl Press {
             twins: HashMap::new(),
             resting: HashMap::new(),
             refusal: None,
+            broken: false,
         }
     }
 
     pub(super) async fn run(mut self, mut mail: mpsc::Receiver<Batch>) {
+        // One timer, set again only once it has fired: deadlines come in their order, so one that was
+        // met meanwhile only wakes the task for nothing.
+        let mut timer = std::pin::pin!(sleep_until(Instant::now()));
+        let mut armed = false;
+        let mut batches = Vec::with_capacity(BATCHES);
         loop {
             self.keep_line();
             self.launch();
-            let deadline = self.deadlines.front().map(|(at, _)| *at);
+            if let (Some((at, _)), false) = (self.deadlines.front(), armed) {
+                timer.as_mut().reset(*at);
+                armed = true;
+            }
             let room = self.backlog.len() < WINDOW;
             tokio::select! {
                 biased;
@@ -106,12 +120,13 @@ impl Press {
                     }
                 }
                 Some(()) = unblocked(self.line.as_mut()) => {}
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                () = timer.as_mut(), if armed => {
+                    armed = false;
                     self.expire();
                 }
-                batch = mail.recv(), if room => match batch {
-                    Some(batch) => self.accept(batch),
-                    None => break,
+                count = mail.recv_many(&mut batches, BATCHES), if room => match count {
+                    0 => break,
+                    _ => batches.drain(..).for_each(|batch| self.accept(batch)),
                 },
             }
         }
@@ -138,6 +153,7 @@ impl Press {
         }
         line.session.watch.returns.forget(line.channel.id());
         self.refusal = None;
+        self.broken = false;
         self.line = Some(line);
     }
 
@@ -199,6 +215,7 @@ impl Press {
     }
 
     fn land(&mut self, slot: Slot, landed: lapin::Result<Confirmation>) {
+        let alone = self.aloft.len() == 1 && !self.broken;
         let key = self.release(slot);
         let returned = match (&self.line, &key) {
             (Some(line), Some(key)) => line.session.watch.returns.take(key),
@@ -222,8 +239,14 @@ impl Press {
                 "the channel confirms nothing: this is a bug in longshore",
             )),
             Err(error) => {
+                self.broken = true;
                 let told = told("publishing", &error);
-                Err(Error::new(ErrorKind::Unknown, told.to_string()))
+                // A refusal closes the channel and names no publish: with others in flight it may
+                // be any of theirs.
+                Err(match alone && is_refused(&error) {
+                    true => told,
+                    false => Error::new(ErrorKind::Unknown, told.to_string()),
+                })
             }
         };
         self.answer(slot, answer);
@@ -341,19 +364,6 @@ impl Press {
             Some((_, text)) => Error::new(ErrorKind::Unavailable, text.clone()),
             None => Error::new(ErrorKind::Unavailable, "the broker cannot be reached"),
         }
-    }
-}
-
-fn key(channel: &Channel, letter: &Letter) -> ReturnKey {
-    let id = letter.properties.message_id().as_ref();
-    ReturnKey {
-        channel: channel.id(),
-        message_id: id
-            .map(ShortString::as_str)
-            .unwrap_or_default()
-            .as_bytes()
-            .into(),
-        routing_key: letter.routing_key.as_str().as_bytes().into(),
     }
 }
 

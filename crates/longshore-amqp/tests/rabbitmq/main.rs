@@ -6,6 +6,7 @@ mod dead_letters;
 mod delays;
 mod hostile;
 mod outages;
+mod permissions;
 mod quarantine;
 mod raw;
 mod rig;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use longshore_core::{ErrorKind, Settlement, Verdict};
 
-use crate::rig::{Rig, body};
+use crate::rig::{Rig, body, message};
 
 #[tokio::test]
 async fn what_has_arrived_before_a_stop_can_be_taken_and_settled_and_then_it_ends() {
@@ -114,5 +114,50 @@ async fn a_delivery_that_crosses_a_stop_is_given_back_at_no_cost() {
         }
         drop(taker);
         process.close(Duration::from_secs(2)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_crosses_a_stop_is_elsewhere_as_soon_as_the_rest_is_settled() {
+    let rig = Rig::new().await;
+    for _ in 0..10 {
+        let mut taker = rig.subscribe().await;
+        let sending = async {
+            for n in 0..60 {
+                let batch = vec![rig.outgoing(message(&n.to_string()))];
+                for answer in rig.transport.publish(batch).await {
+                    answer.expect("a confirm");
+                }
+            }
+        };
+        let taking = async {
+            let mut done = 0;
+            while done < 20 {
+                let some = taker.some(1).await;
+                done += some.len();
+                taker.complete(some).await;
+            }
+            taker.source.stop();
+            loop {
+                let some = taker.some(64).await;
+                if some.is_empty() {
+                    break done;
+                }
+                done += some.len();
+                taker.complete(some).await;
+            }
+        };
+        let ((), mut done) = tokio::join!(sending, taking);
+        // The stopped source lives on, as it does until the deadline of a stop.
+        let mut other = rig.subscribe().await;
+        let from = Instant::now();
+        while done < 60 {
+            let some = other.some(64).await;
+            done += some.len();
+            other.complete(some).await;
+        }
+        let took = from.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        drop((taker, other));
     }
 }
