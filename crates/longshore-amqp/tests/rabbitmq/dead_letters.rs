@@ -249,7 +249,7 @@ async fn what_nobody_may_read_is_listed_and_can_only_be_discarded() {
     let mut raw = Raw::connect(&rig.url).await;
     raw.publish_with_table(rig.queue(), &nested(20_000), b"bomb")
         .await;
-    raw.publish("", rig.queue().as_bytes(), 0, &[], &vec![b'x'; 20_000_000])
+    raw.publish("", rig.queue().as_bytes(), 0, &[], &vec![b'x'; 15_000_000])
         .await;
     let mut taker = rig.subscribe().await;
     bury(&mut taker).await;

@@ -76,13 +76,13 @@ async fn a_body_over_the_limit_is_never_held_and_the_next_one_arrives() {
     subscription.limits.body = 1000;
     let mut taker = rig.subscribe_as(subscription).await;
     let mut raw = Raw::connect(&rig.url).await;
-    raw.publish("", rig.queue().as_bytes(), 0, &[], &vec![b'x'; 20_000_000])
+    raw.publish("", rig.queue().as_bytes(), 0, &[], &vec![b'x'; 15_000_000])
         .await;
     rig.publish([&"y".repeat(1000)]).await;
     let delivery = taker.one().await;
     let defect = delivery.defect.as_ref().expect("a defect");
     assert_eq!(defect.reason, Reason::TooLarge);
-    assert!(defect.detail.contains("20000000"), "{}", defect.detail);
+    assert!(defect.detail.contains("15000000"), "{}", defect.detail);
     set_aside(&taker, delivery).await;
     let good = taker.one().await;
     assert_eq!((good.envelope.body.len(), &good.defect), (1000, &None));

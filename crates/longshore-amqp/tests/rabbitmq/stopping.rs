@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use longshore_core::{ErrorKind, Settlement, Verdict};
+use longshore_testing::brokers::{Broker, BrokerKind};
 
-use crate::rig::{Rig, body, message};
+use crate::rig::{Rig, body};
 
 #[tokio::test]
 async fn what_has_arrived_before_a_stop_can_be_taken_and_settled_and_then_it_ends() {
@@ -117,47 +118,30 @@ async fn a_delivery_that_crosses_a_stop_is_given_back_at_no_cost() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_crosses_a_stop_is_elsewhere_as_soon_as_the_rest_is_settled() {
-    let rig = Rig::new().await;
-    for _ in 0..10 {
-        let mut taker = rig.subscribe().await;
-        let sending = async {
-            for n in 0..60 {
-                let batch = vec![rig.outgoing(message(&n.to_string()))];
-                for answer in rig.transport.publish(batch).await {
-                    answer.expect("a confirm");
-                }
-            }
-        };
-        let taking = async {
-            let mut done = 0;
-            while done < 20 {
-                let some = taker.some(1).await;
-                done += some.len();
-                taker.complete(some).await;
-            }
-            taker.source.stop();
-            loop {
-                let some = taker.some(64).await;
-                if some.is_empty() {
-                    break done;
-                }
-                done += some.len();
-                taker.complete(some).await;
-            }
-        };
-        let ((), mut done) = tokio::join!(sending, taking);
-        // The stopped source lives on, as it does until the deadline of a stop.
-        let mut other = rig.subscribe().await;
-        let from = Instant::now();
-        while done < 60 {
-            let some = other.some(64).await;
-            done += some.len();
-            other.complete(some).await;
-        }
-        let took = from.elapsed();
-        assert!(took < Duration::from_secs(1), "{took:?}");
-        drop((taker, other));
+/// What crossed the cancellation returns only with its channel: that must not wait for the source to
+/// be dropped, at the end of a long stop.
+#[tokio::test]
+async fn the_channels_of_a_stopped_source_close_as_soon_as_everything_is_settled() {
+    let broker = Broker::start(BrokerKind::RabbitMq).await.expect("a broker");
+    let rig = Rig::on(&broker.url()).await;
+    let channels = async || {
+        let listed = broker.rabbitmqctl(&["--quiet", "list_channels", "pid"]);
+        let listed = listed.await.expect("a list");
+        listed.lines().filter(|line| line.starts_with('<')).count()
+    };
+    rig.publish(["a", "b"]).await;
+    let before = channels().await;
+    let mut taker = rig.subscribe().await;
+    let mut held = taker.exactly(2).await;
+    assert_eq!(channels().await, before + 2, "the lane and its quarantine");
+    taker.source.stop();
+    taker.complete(held.split_off(1)).await;
+    assert!(taker.some(64).await.is_empty());
+    assert!(channels().await > before, "one is not settled yet");
+    taker.complete(held).await;
+    let from = Instant::now();
+    while channels().await > before {
+        assert!(from.elapsed() < Duration::from_secs(5), "still open");
     }
+    drop(taker);
 }
