@@ -1,6 +1,6 @@
 //! Reads the dead letters of a queue, oldest first, without taking any away.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
 use futures_util::StreamExt;
 use lapin::{
@@ -8,14 +8,14 @@ use lapin::{
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
     types::{FieldTable, ShortString},
 };
-use longshore_core::{Declare, Error, ErrorKind, Limits, Name, Result, Text};
+use longshore_core::{Declare, Envelope, Error, ErrorKind, Limits, Name, Result, Text};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     convert::{Native, ReplyRule, arrived, short},
     error::told,
     guard::FRAME_MAX,
-    names,
+    headers, names,
     objects::{answered, declare_queue},
     session::{Dialer, SETUP, Session},
 };
@@ -41,11 +41,14 @@ pub(crate) struct Reader {
 /// One dead letter under lock.
 pub(crate) struct Found {
     pub(crate) tag: u64,
-    /// Its name: the message's id, a hash where it has none, and a number where several share it.
+    /// Its name: the message's id and a hash, and a number among those that are alike.
     pub(crate) id: Text,
     pub(crate) properties: BasicProperties,
     pub(crate) body: Vec<u8>,
 }
+
+/// So much of a body goes into a name, beside its length.
+const NAMED: usize = 64 * 1024;
 
 /// Held at a time.
 const MOST: u16 = 1000;
@@ -175,35 +178,17 @@ impl Reader {
         }
     }
 
-    /// Two dead letters can share an id, and `after` must tell them apart: later ones are numbered.
+    /// Two dead letters can share a message id, so a name holds a hash of all else too: it stays the
+    /// same whatever becomes of the others. Only letters that are alike in everything are numbered,
+    /// and it does not matter which of those is taken.
     fn name(&mut self, properties: &BasicProperties, body: &[u8]) -> Text {
-        let nobody = ReplyRule { prefix: None };
-        let now = std::time::UNIX_EPOCH;
-        let read = arrived(
-            properties.clone(),
-            Vec::new(),
-            self.marker(),
-            None,
-            &nobody,
-            now,
-        );
-        let blanked = Native::of(&read.envelope).and_then(|native| native.blanked.clone());
-        let base = match blanked {
-            Some(fingerprint) => Text::from(format!("unreadable-{fingerprint}")),
-            None if read.envelope.id.is_empty() => {
-                let mut envelope = read.envelope;
-                envelope.body = body.to_vec().into();
-                longshore_core::content_id(&envelope)
-            }
-            None => read.envelope.id,
-        };
+        let base = name(properties, body, self.marker());
         let mut name = base.clone();
         let mut number = 1;
-        while self.names.contains(&name) {
+        while !self.names.insert(name.clone()) {
             number += 1;
             name = format!("{base}~{number}").into();
         }
-        self.names.insert(name.clone());
         name
     }
 }
@@ -247,4 +232,66 @@ async fn lock(session: &Session, queue: &Name) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// What a dead letter is called among others that are not altogether like it.
+fn name(properties: &BasicProperties, body: &[u8], marker: &str) -> Text {
+    let nobody = ReplyRule { prefix: None };
+    let now = std::time::UNIX_EPOCH;
+    let read = arrived(properties.clone(), Vec::new(), marker, None, &nobody, now);
+    if let Some(native) = Native::of(&read.envelope)
+        && let Some(fingerprint) = &native.blanked
+    {
+        return format!("unreadable-{fingerprint}").into();
+    }
+    let mut all = Envelope::new(
+        printed(properties),
+        body.get(..NAMED).unwrap_or(body).to_vec(),
+    );
+    all.key = Some(body.len().to_string().into());
+    let hash = longshore_core::content_id(&all);
+    match &*read.envelope.id {
+        "" => hash,
+        id => format!("{id}~{}", hash.get(..16).unwrap_or(&hash)).into(),
+    }
+}
+
+/// Everything that was published beside the body and the broker does not change while it lies here.
+fn printed(properties: &BasicProperties) -> String {
+    let mut all = String::new();
+    let mut print = |name: &str, value: &[u8]| {
+        let _ = writeln!(all, "{}={}", name.escape_debug(), value.escape_ascii());
+    };
+    for (name, text) in [
+        ("content-type", properties.content_type()),
+        ("content-encoding", properties.content_encoding()),
+        ("correlation-id", properties.correlation_id()),
+        ("reply-to", properties.reply_to()),
+        ("expiration", properties.expiration()),
+        ("message-id", properties.message_id()),
+        ("type", properties.kind()),
+        ("user-id", properties.user_id()),
+        ("app-id", properties.app_id()),
+        ("cluster-id", properties.cluster_id()),
+    ] {
+        if let Some(text) = text {
+            print(name, text.as_str().as_bytes());
+        }
+    }
+    let octet = |octet: &Option<u8>| octet.map(u64::from);
+    for (name, number) in [
+        ("delivery-mode", octet(properties.delivery_mode())),
+        ("priority", octet(properties.priority())),
+        ("timestamp", *properties.timestamp()),
+    ] {
+        if let Some(number) = number {
+            print(name, &number.to_be_bytes());
+        }
+    }
+    for (name, value) in properties.headers().iter().flatten() {
+        if !headers::COUNTERS.contains(&name.as_str()) {
+            print(name.as_str(), &headers::readable(value));
+        }
+    }
+    all
 }

@@ -28,6 +28,9 @@ pub(crate) const DEAD_TIME: &str = "longshore-dead-time";
 /// The broker's own record of dead-lettering.
 pub(crate) const DEATH: &str = "x-death";
 
+/// Where the broker counts how often a message came back.
+pub(crate) const COUNTERS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+
 /// Whether the broker wrote this header, or acts on it when a message is published.
 ///
 /// RabbitMQ 3 interprets `x-death` on what a client publishes and then drops messages it takes for
