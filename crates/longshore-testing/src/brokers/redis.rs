@@ -15,9 +15,10 @@ use super::tls_files::TlsFiles;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fsync {
     /// Before each answer: what was confirmed survives `kill -9` and a power cut.
-    Always,
-    /// Once a second, Redis' own default: what was confirmed survives `kill -9`, not a power cut.
     #[default]
+    Always,
+    /// Once a second, Redis' own default: a power cut loses up to that, and `kill -9` what was held back
+    /// while an earlier flush was under way.
     EverySecond,
     /// There is no append-only file: everything is lost when the process ends.
     NoAppendOnlyFile,
