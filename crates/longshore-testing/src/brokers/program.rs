@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_data_folder_outside_the_root_is_refused_with_the_variable_to_set() {
         let program = Program::parse("chroot /opt/new redis-server").expect("not blank");
-        let error = program.sees(Path::new("/tmp/x")).expect_err("outside");
+        let error = program.sees(Path::new("/srv/x")).expect_err("outside");
         assert!(
             error.to_string().contains("LONGSHORE_BROKER_DATA"),
             "{error}"
@@ -167,8 +167,8 @@ mod tests {
             ["nice", "-n", "5", "redis-server", "x.conf"]
         );
         assert_eq!(
-            program.sees(Path::new("/tmp/x")).expect("same root"),
-            "/tmp/x"
+            program.sees(Path::new("/srv/x")).expect("same root"),
+            "/srv/x"
         );
         assert!(Program::parse("  ").is_none());
     }
