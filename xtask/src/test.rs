@@ -49,7 +49,8 @@ fn cargo_test(extra: &[&str]) -> Command {
         .current_dir(root())
         .stdin(Stdio::null())
         .process_group(0)
-        .arg("test");
+        // One failure must not hide the others.
+        .args(["test", "--no-fail-fast"]);
     let own = extra
         .split(|argument| *argument == "--")
         .next()

@@ -78,6 +78,10 @@ async fn everything() {
     worker.stop().await;
 }
 
+/// One at a time: a span first seen on a thread without a subscriber while another thread installs
+/// one can be taken for one that nobody wants.
+static ALONE: Mutex<()> = Mutex::new(());
+
 fn on_a_paused_clock(work: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -89,6 +93,7 @@ fn on_a_paused_clock(work: impl Future<Output = ()>) {
 
 #[test]
 fn metrics_have_the_names_labels_and_kinds_of_the_table() {
+    let _alone = ALONE.lock();
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || on_a_paused_clock(everything()));
@@ -239,6 +244,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
 
 #[test]
 fn spans_have_the_names_and_fields_of_the_table_and_show_no_bodies() {
+    let _alone = ALONE.lock();
     let spans = Spans::default();
     let subscriber = tracing_subscriber::registry().with(spans.clone());
     tracing::subscriber::with_default(subscriber, || on_a_paused_clock(everything()));
