@@ -9,7 +9,7 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
-use longshore_core::{Delivery, Error, ErrorKind, Result, Text};
+use longshore_core::{Delivery, Error, ErrorKind, Result, Standing, Text};
 use tokio::{
     sync::{oneshot, watch},
     time::{sleep, timeout},
@@ -357,6 +357,8 @@ impl Feed {
             part: self.plan.part,
             attempt: attempts.saturating_add(returns).saturating_add(1),
             suspect: false,
+            alone: false,
+            standing: Standing::Unknown,
             defect: defect.map(Box::new),
         }
     }

@@ -77,16 +77,16 @@ impl Move {
 
 #[async_trait]
 impl Settler for AmqpSettler {
-    async fn start(&self, suspects: &[Receipt]) -> Vec<Result<()>> {
+    async fn start(&self, starts: &[(Receipt, u32)]) -> Vec<Result<()>> {
         // The broker counts the returns of what dies here; there is nothing to note before.
-        let live = |receipt: &Receipt| {
+        let live = |(receipt, _): &(Receipt, u32)| {
             let [tag, _] = receipt.tag;
             match self.0.intake.held(receipt.scope) {
                 Some(held) if held.is_live() && held.holds(tag) => Ok(()),
                 _ => Err(stale()),
             }
         };
-        suspects.iter().map(live).collect()
+        starts.iter().map(live).collect()
     }
 
     async fn settle(&self, batch: Vec<Settlement>) -> Vec<Answer> {
@@ -188,7 +188,7 @@ enum Way {
 fn goes_back(one: &Move) -> bool {
     matches!(
         one.settlement.verdict,
-        Verdict::Release | Verdict::Retry { .. }
+        Verdict::Release { .. } | Verdict::Retry { .. }
     )
 }
 
@@ -315,8 +315,8 @@ impl Inner {
                 let letter = letter(exchange, key, properties, envelope);
                 Ok(Way::Copy(Box::new(letter)))
             }
-            Verdict::Release if blanked => Ok(Way::Requeue),
-            Verdict::Release => {
+            Verdict::Release { .. } if blanked => Ok(Way::Requeue),
+            Verdict::Release { .. } => {
                 let properties = again(envelope, settlement.attempt.saturating_sub(1))?;
                 direct(queue, properties)
             }

@@ -26,8 +26,25 @@ pub struct Delivery {
     /// An earlier start may have killed its process, so the broker must note the next one before
     /// it happens: wait for [`Settler::start`](crate::Settler::start).
     pub suspect: bool,
+    /// It came back unexplained so often that no other such message of this worker may run beside
+    /// it. Only partitions say so; lanes keep such messages apart themselves.
+    pub alone: bool,
+    /// How its id stands to the dedup window.
+    pub standing: Standing,
     /// Why no handler may see it. The framework dead-letters it with this reason.
     pub defect: Option<Box<Defect>>,
+}
+
+/// How the id of a delivery stands to the dedup window of its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// Nobody has asked: the store must, before it starts.
+    #[default]
+    Unknown,
+    /// This copy has held the id since it was published, so no other can run.
+    Held,
+    /// It was redriven: it runs whatever the window says.
+    Exempt,
 }
 
 /// Why a transport judged a delivery unfit for any handler.

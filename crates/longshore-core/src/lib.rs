@@ -15,28 +15,32 @@ mod envelope;
 mod error;
 mod ids;
 mod limits;
+mod membership;
 mod name;
 mod options;
 mod outcome;
 mod printable;
 mod queue;
+mod store;
 mod transport;
 
 pub use admin::{Admin, DeadLetter, Stats};
 pub use clock::{Clock, SystemClock};
-pub use delivery::{Defect, Delivery, Receipt};
+pub use delivery::{Defect, Delivery, Receipt, Standing};
 pub use envelope::{Envelope, ReplyAddress};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::{Ids, RandomIds, SeededIds, content_id, derived_id};
 pub use limits::Limits;
+pub use membership::{Claim, Membership, Ownership};
 pub use name::Name;
 pub use options::ConnectOptions;
 pub use outcome::{Outcome, Reason, Settlement, Unsettled, Verdict};
 pub use printable::printable;
 pub use queue::{Declare, Part, Topology, partition_of};
+pub use store::{Mark, MarkChange, MarkWrite, Session, StateWrite, Store, Take, mark_name};
 pub use transport::{
-    Capabilities, Destination, Membership, Outgoing, Ownership, Published, Settler, Source,
-    Subscribed, Subscription, Transport,
+    Capabilities, Destination, Outgoing, Published, Settler, Source, Subscribed, Subscription,
+    Transport,
 };
 
 /// UTF-8 text that shares its buffer: ids, types, keys and header names are slices of what the

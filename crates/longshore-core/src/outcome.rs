@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
-use crate::{Envelope, Error, ErrorKind, Receipt};
+use crate::{Envelope, Error, ErrorKind, MarkWrite, Receipt, StateWrite};
 
 /// What a handler may say its delivery ends as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub enum Reason {
     Hostile,
     /// The queue has sessions and the message has no key.
     KeyMissing,
+    /// An earlier message of its session is a dead letter, and the session is set aside whole.
+    SessionSetAside,
     /// A word of the handler's own, 1 to 64 characters of `[a-z0-9_-]`.
     Other(Cow<'static, str>),
 }
@@ -66,6 +68,7 @@ impl Reason {
             Self::TooLarge => "too-large",
             Self::Hostile => "hostile",
             Self::KeyMissing => "key-missing",
+            Self::SessionSetAside => "session-set-aside",
             Self::Other(word) => word,
         }
     }
@@ -84,6 +87,7 @@ impl Reason {
             Self::TooLarge,
             Self::Hostile,
             Self::KeyMissing,
+            Self::SessionSetAside,
         ];
         for reason in known {
             if reason.as_str() == word {
@@ -119,12 +123,6 @@ pub enum Verdict {
         /// Never early; late by at most 1 % + 250 ms.
         after: Duration,
     },
-    /// Kept at the head under the same lock and delivered again `after` from now as the next
-    /// attempt: a retry in a session, where order forbids moving.
-    Hold {
-        /// At most 10 minutes.
-        after: Duration,
-    },
     /// Set aside, complete and durably, before the source is released.
     DeadLetter {
         /// Why.
@@ -132,8 +130,13 @@ pub enum Verdict {
         /// What happened; at most 4 KiB.
         detail: String,
     },
-    /// Never started: available to others at once, at no cost to its attempts.
-    Release,
+    /// Never started, or in a partition not started again: available to others `after` from now, at
+    /// no cost to its attempts. In a partition it keeps its place and is available once the
+    /// partition is released.
+    Release {
+        /// Zero is at once.
+        after: Duration,
+    },
 }
 
 /// One settlement, by value: a delivery can be settled once.
@@ -151,6 +154,10 @@ pub struct Settlement {
     /// What travelled, back again for everything but [`Verdict::Complete`]: some brokers must
     /// publish it anew.
     pub envelope: Option<Envelope>,
+    /// What becomes of its dedup mark, for transports that settle atomically.
+    pub mark: Option<MarkWrite>,
+    /// What becomes of the state of its session, for transports that settle atomically.
+    pub state: Option<StateWrite>,
 }
 
 impl Settlement {
@@ -161,6 +168,8 @@ impl Settlement {
             verdict: Verdict::Complete,
             attempt,
             envelope: None,
+            mark: None,
+            state: None,
         }
     }
 
@@ -171,6 +180,8 @@ impl Settlement {
             verdict,
             attempt,
             envelope: Some(envelope),
+            mark: None,
+            state: None,
         }
     }
 

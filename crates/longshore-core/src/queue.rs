@@ -52,6 +52,18 @@ impl Topology {
         }
     }
 
+    /// The scope in which ids and keys of this part are told apart in a store: `orders` for every
+    /// lane, `orders.s16.03` for partition 3 of 16.
+    pub fn scope(&self, part: Part) -> Text {
+        match part {
+            Part::Lane(_) => self.queue.as_str().into(),
+            Part::Partition { index, of } => {
+                let digits = of.saturating_sub(1).to_string().len();
+                format!("{}.s{of}.{index:0digits$}", self.queue).into()
+            }
+        }
+    }
+
     /// The name of a lane beside the normal one.
     pub fn lane(&self, lane: u8) -> Option<&Name> {
         self.lanes.get(usize::from(lane).checked_sub(1)?)

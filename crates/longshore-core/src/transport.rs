@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    Admin, Declare, Delivery, Envelope, Error, ErrorKind, Limits, Name, Part, Receipt,
-    ReplyAddress, Result, Settlement, Text, Topology, Unsettled,
+    Admin, Declare, Delivery, Envelope, Error, ErrorKind, Limits, Membership, Name, Ownership,
+    Part, Receipt, ReplyAddress, Result, Settlement, Store, Text, Topology, Unsettled,
 };
 
 /// What a transport keeps by itself. Asking for more is an error at start-up.
@@ -26,8 +26,11 @@ pub struct Capabilities {
     pub atomic_topics: bool,
     /// The longest delay; `None` where there are no delays.
     pub longest_delay: Option<Duration>,
-    /// `settle` applies outcome, session state and dedup mark in one step.
+    /// `settle` applies outcome, session state and dedup mark in one step; elsewhere the store is
+    /// written first.
     pub atomic_settle: bool,
+    /// Requests and replies.
+    pub replies: bool,
     /// `publish` answers [`Published::Duplicate`] inside the dedup window.
     pub dedup_at_publish: bool,
     /// How long a delivery may stay unsettled at most; `None` without a limit.
@@ -44,7 +47,7 @@ pub enum Destination {
     Queue(Name, Part),
     /// Every queue bound to the topic.
     Topic(Name),
-    /// The requester.
+    /// A requester. One that is gone takes nothing and is no error.
     Reply(ReplyAddress),
 }
 
@@ -57,7 +60,7 @@ pub struct Outgoing {
     pub envelope: Envelope,
     /// How long until a worker may see it.
     pub delay: Duration,
-    /// How long the destination remembers ids, where it does.
+    /// The dedup window of the destination, where the id is to be taken at publish.
     pub dedup_window: Option<Duration>,
 }
 
@@ -70,15 +73,6 @@ pub enum Published {
     Duplicate,
 }
 
-/// The right to one partition. The token is larger than every earlier one of it, over all processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ownership {
-    /// Which partition.
-    pub partition: u16,
-    /// The fencing token.
-    pub token: u64,
-}
-
 /// One part to consume.
 #[derive(Debug, Clone)]
 pub struct Subscription {
@@ -88,7 +82,7 @@ pub struct Subscription {
     pub declare: Declare,
     /// Which part of it.
     pub part: Part,
-    /// The right to a partition.
+    /// The right to a partition, or to the plain queue of a queue with sessions.
     pub ownership: Option<Ownership>,
     /// Unsettled deliveries at most.
     pub prefetch: u16,
@@ -141,27 +135,14 @@ pub trait Source: Send {
 /// Settles the deliveries of one source.
 #[async_trait]
 pub trait Settler: Send + Sync {
-    /// Durably notes that these suspects are about to start. One answer each, in order;
-    /// [`ErrorKind::Stale`]: the lock is gone and it must not start.
-    async fn start(&self, suspects: &[Receipt]) -> Vec<Result<()>>;
+    /// Durably notes that these are about to start, with the attempt number each start has: suspects,
+    /// and in a partition every start but a first. One answer each, in order; [`ErrorKind::Stale`]:
+    /// the lock is gone and it must not start.
+    async fn start(&self, starts: &[(Receipt, u32)]) -> Vec<Result<()>>;
 
     /// One answer each, in order, within the confirmation time-out. Once polled it ends by itself:
     /// dropping the future leaves the answer unknown but never half of one settlement.
     async fn settle(&self, batch: Vec<Settlement>) -> Vec<Result<(), Unsettled>>;
-}
-
-/// This process among the live workers of a queue. Who takes how many partitions is the
-/// framework's business. Dropping it leaves.
-#[async_trait]
-pub trait Membership: Send + Sync {
-    /// How many workers are alive.
-    async fn live(&self) -> Result<usize>;
-    /// Takes a partition; `None`: somebody else has it.
-    async fn acquire(&self, partition: u16) -> Result<Option<Ownership>>;
-    /// Gives it back, once its source is drained and dropped.
-    async fn release(&self, ownership: Ownership) -> Result<()>;
-    /// Ownerships lost since the last call.
-    fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<Ownership>;
 }
 
 /// One broker. Made by its crate's `connect`, shared by everything a client does.
@@ -179,11 +160,15 @@ pub trait Transport: Send + Sync + 'static {
     /// Starts to consume one part. Waits at most the connection time-out for a broker.
     async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed>;
     /// Becomes a live worker of a queue with sessions.
-    async fn join(&self, _queue: &Name) -> Result<Box<dyn Membership>> {
+    async fn join(&self, _queue: &Arc<Topology>, _: Declare) -> Result<Box<dyn Membership>> {
         Err(unsupported("sessions are"))
     }
-    /// A reply queue of this client, made again after a reconnect under the same address or ended
-    /// with an error.
+    /// Where dedup marks and session state live on this broker; `None` where it cannot keep them.
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
+    /// An address for replies and what arrives there; its deliveries need no settlement. It lives as
+    /// long as the source, which ends with an error when replies may have been lost.
     async fn inbox(&self) -> Result<(ReplyAddress, Box<dyn Source>)> {
         Err(unsupported("replies are"))
     }
@@ -197,4 +182,4 @@ fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("{what} not built here"))
 }
 
-const _: fn(&dyn Transport, &dyn Source, &dyn Settler, &dyn Membership) = |_, _, _, _| ();
+const _: fn(&dyn Transport, &dyn Source, &dyn Settler) = |_, _, _| ();

@@ -67,7 +67,7 @@ impl MemorySettler {
                 let why = (reason, detail);
                 dead.add(entry, lane.clone(), why, settlement.attempt, at);
             }
-            Verdict::Release => lane_state.put_back(entry, wakers),
+            Verdict::Release { .. } => lane_state.put_back(entry, wakers),
             _ => *stored = stored.saturating_sub(1),
         }
         Ok(())
@@ -77,7 +77,7 @@ impl MemorySettler {
 /// Refuses what this transport cannot do, before anything is unlocked.
 fn possible(verdict: &Verdict) -> Result<()> {
     match verdict {
-        Verdict::Complete | Verdict::Release | Verdict::DeadLetter { .. } => Ok(()),
+        Verdict::Complete | Verdict::Release { .. } | Verdict::DeadLetter { .. } => Ok(()),
         Verdict::Retry { after } => delay_is_possible(*after),
         _ => Err(Error::new(
             ErrorKind::Unsupported,
@@ -95,9 +95,9 @@ fn stale() -> Error {
 
 #[async_trait]
 impl Settler for MemorySettler {
-    async fn start(&self, suspects: &[Receipt]) -> Vec<Result<()>> {
+    async fn start(&self, starts: &[(Receipt, u32)]) -> Vec<Result<()>> {
         self.shared.change(|state, _| {
-            let notes = suspects.iter().map(|receipt| self.note(state, receipt));
+            let notes = starts.iter().map(|(receipt, _)| self.note(state, receipt));
             notes.collect()
         })
     }

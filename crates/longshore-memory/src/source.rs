@@ -9,8 +9,8 @@ use std::{
 };
 
 use longshore_core::{
-    Delivery, Error, ErrorKind, Limits, Part, Receipt, Result, Source, Subscribed, Subscription,
-    Text,
+    Delivery, Error, ErrorKind, Limits, Part, Receipt, Result, Source, Standing, Subscribed,
+    Subscription, Text,
 };
 use tokio::time::Sleep;
 
@@ -137,6 +137,8 @@ impl MemorySource {
             part: self.part,
             attempt,
             suspect,
+            alone: false,
+            standing: Standing::Unknown,
             defect,
         })
     }

@@ -151,7 +151,7 @@ async fn suspects_come_alone_and_count_only_once_their_start_is_noted() {
     let first = receive(&mut source).await.remove(0);
     assert!(
         settler
-            .start(&[first.receipt])
+            .start(&[(first.receipt, first.attempt)])
             .await
             .iter()
             .all(Result::is_ok)
@@ -172,7 +172,7 @@ async fn suspects_come_alone_and_count_only_once_their_start_is_noted() {
     assert!(second.suspect && second.envelope.body != "a");
     assert!(
         settler
-            .start(&[second.receipt])
+            .start(&[(second.receipt, second.attempt)])
             .await
             .iter()
             .all(Result::is_ok)

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use longshore_core::{Delivery, Receipt, Subscription};
+use longshore_core::{Delivery, Receipt, Standing, Subscription};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -95,6 +95,8 @@ impl Lane {
                 part: self.subscription.part,
                 attempt,
                 suspect: claim.suspect,
+                alone: false,
+                standing: Standing::Unknown,
                 defect: read.defect,
             };
             deliveries.push((held, delivery));

@@ -72,11 +72,6 @@ fn job(lane: &Lane, settlement: Settlement) -> Job {
         answer: None,
         settlement,
     };
-    if matches!(job.settlement.verdict, Verdict::Hold { .. }) {
-        let text = "only a session can hold a message in place: use a retry";
-        job.answer = Some(Err(Error::new(ErrorKind::Unsupported, text)));
-        return job;
-    }
     if matches!(job.settlement.verdict, Verdict::Retry { after } if after > defaults::LONGEST_DELAY)
     {
         job.answer = Some(Err(Error::new(
@@ -117,7 +112,7 @@ async fn round(lane: &Lane, jobs: &mut [Job], limit: Duration) -> Result<()> {
         match job.settlement.verdict {
             _ if is_complete(job) && job.certain_until > soon && !job.tried => fast.push(job),
             _ if is_complete(job) => checked.push(job),
-            Verdict::Release => released.push(job),
+            Verdict::Release { .. } => released.push(job),
             _ => single.push(job),
         }
     }
@@ -220,7 +215,9 @@ impl Outcome {
                 Some(1..) => Ok(()),
                 // Our earlier try has done it, only its answer was lost.
                 Some(-1) if job.tried => Ok(()),
-                Some(0) if job.tried && matches!(job.settlement.verdict, Verdict::Release) => {
+                Some(0)
+                    if job.tried && matches!(job.settlement.verdict, Verdict::Release { .. }) =>
+                {
                     Ok(())
                 }
                 Some(0 | -1) => Err(stale()),

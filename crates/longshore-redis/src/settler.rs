@@ -20,9 +20,12 @@ pub(crate) struct RedisSettler(pub(crate) Arc<Lane>);
 
 #[async_trait]
 impl Settler for RedisSettler {
-    async fn start(&self, suspects: &[Receipt]) -> Vec<Result<()>> {
+    async fn start(&self, starts: &[(Receipt, u32)]) -> Vec<Result<()>> {
         let lane = &self.0;
-        let found: Vec<_> = suspects.iter().map(|receipt| find(lane, receipt)).collect();
+        let found: Vec<_> = starts
+            .iter()
+            .map(|(receipt, _)| find(lane, receipt))
+            .collect();
         let mut command = START.call(&[&lane.keys.stream]);
         command.arg(GROUP).arg(&lane.consumer);
         for (id, base, _) in found.iter().flatten() {
@@ -35,8 +38,8 @@ impl Settler for RedisSettler {
             Ok(Vec::new())
         };
         let mut answers = answers.map(Vec::into_iter);
-        let mut results = Vec::with_capacity(suspects.len());
-        for (receipt, found) in suspects.iter().zip(found) {
+        let mut results = Vec::with_capacity(starts.len());
+        for ((receipt, _), found) in starts.iter().zip(found) {
             results.push(match (found, &mut answers) {
                 (None, _) => Err(stale()),
                 (Some(_), Err(error)) => Err(Error::new(error.kind(), error.to_string())),

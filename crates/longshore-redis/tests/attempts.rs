@@ -27,7 +27,7 @@ async fn a_message_of_a_dead_consumer_is_a_suspect_whose_start_is_written_first(
     assert_eq!((delivery.attempt, delivery.suspect), (2, true));
     assert_eq!(server.pending("q")[0].1, 1, "a take-over is no start");
     heir.settler
-        .start(&[delivery.receipt])
+        .start(&[(delivery.receipt, delivery.attempt)])
         .await
         .pop()
         .unwrap()
@@ -35,7 +35,7 @@ async fn a_message_of_a_dead_consumer_is_a_suspect_whose_start_is_written_first(
     assert_eq!(server.pending("q")[0].1, 2);
     // Written twice, it is still one start.
     heir.settler
-        .start(&[delivery.receipt])
+        .start(&[(delivery.receipt, delivery.attempt)])
         .await
         .pop()
         .unwrap()
@@ -80,7 +80,7 @@ async fn what_has_come_back_too_often_is_taken_one_at_a_time() {
             if delivery.suspect {
                 dying
                     .settler
-                    .start(&[delivery.receipt])
+                    .start(&[(delivery.receipt, delivery.attempt)])
                     .await
                     .pop()
                     .unwrap()
@@ -119,7 +119,15 @@ async fn what_is_given_back_keeps_its_number_and_costs_nothing() {
     for _ in 0..3 {
         let delivery = first.one().await;
         assert_eq!((delivery.attempt, delivery.suspect), (1, false));
-        first.settle(delivery, Verdict::Release).await.unwrap();
+        first
+            .settle(
+                delivery,
+                Verdict::Release {
+                    after: Duration::ZERO,
+                },
+            )
+            .await
+            .unwrap();
     }
     // A start, a death, and a suspect that is given back before it starts.
     let _running = first.one().await;
@@ -128,17 +136,31 @@ async fn what_is_given_back_keeps_its_number_and_costs_nothing() {
     for _ in 0..3 {
         let delivery = heir.one().await;
         assert_eq!((delivery.attempt, delivery.suspect), (2, true));
-        heir.settle(delivery, Verdict::Release).await.unwrap();
+        heir.settle(
+            delivery,
+            Verdict::Release {
+                after: Duration::ZERO,
+            },
+        )
+        .await
+        .unwrap();
     }
     // Noted and then given back all the same: the caller says that it has not started.
     let delivery = heir.one().await;
     heir.settler
-        .start(&[delivery.receipt])
+        .start(&[(delivery.receipt, delivery.attempt)])
         .await
         .pop()
         .unwrap()
         .unwrap();
-    heir.settle(delivery, Verdict::Release).await.unwrap();
+    heir.settle(
+        delivery,
+        Verdict::Release {
+            after: Duration::ZERO,
+        },
+    )
+    .await
+    .unwrap();
     assert_eq!(heir.one().await.attempt, 2);
 }
 
@@ -158,7 +180,7 @@ async fn nothing_is_done_to_what_somebody_else_holds() {
         ));
     }
     let receipts: Vec<_> = held.iter().map(|d| d.receipt).collect();
-    let started = slow.settler.start(&receipts[..1]).await.pop().unwrap();
+    let started = slow.settler.start(&[(receipts[0], 2)]).await.pop().unwrap();
     assert_eq!(started.unwrap_err().kind(), ErrorKind::Stale);
     let verdicts = [
         Verdict::Retry {
@@ -167,7 +189,9 @@ async fn nothing_is_done_to_what_somebody_else_holds() {
         Verdict::Retry {
             after: Duration::from_secs(1),
         },
-        Verdict::Release,
+        Verdict::Release {
+            after: Duration::ZERO,
+        },
     ];
     for (receipt, verdict) in receipts[1..].iter().zip(verdicts) {
         let settlement = Settlement::new(*receipt, 1, verdict, Envelope::default());

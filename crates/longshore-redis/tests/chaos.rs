@@ -94,8 +94,12 @@ async fn work(mut consumer: Consumer, journal: Arc<Mutex<Journal>>) {
         batch.extend(consumer.receive_within(7, Duration::ZERO).await);
         let mut running: Vec<Delivery> = Vec::new();
         for delivery in batch {
-            let may =
-                !delivery.suspect || consumer.settler.start(&[delivery.receipt]).await[0].is_ok();
+            let may = !delivery.suspect
+                || consumer
+                    .settler
+                    .start(&[(delivery.receipt, delivery.attempt)])
+                    .await[0]
+                    .is_ok();
             if may {
                 let new = journal
                     .lock()
@@ -110,7 +114,14 @@ async fn work(mut consumer: Consumer, journal: Arc<Mutex<Journal>>) {
                 );
                 running.push(delivery);
             } else {
-                let _ = consumer.settle(delivery, Verdict::Release).await;
+                let _ = consumer
+                    .settle(
+                        delivery,
+                        Verdict::Release {
+                            after: Duration::ZERO,
+                        },
+                    )
+                    .await;
             }
         }
         tokio::time::sleep(Duration::from_millis(40)).await;

@@ -63,7 +63,15 @@ async fn a_full_server_refuses_publishing_and_lets_every_settlement_pass() {
         detail: "x".into(),
     };
     consumer.settle(next(), dead).await.unwrap();
-    consumer.settle(next(), Verdict::Release).await.unwrap();
+    consumer
+        .settle(
+            next(),
+            Verdict::Release {
+                after: Duration::ZERO,
+            },
+        )
+        .await
+        .unwrap();
     // Two retries, one that was given back, and the delayed one: promoted all the same.
     let back = consumer.receive(4).await;
     let mut attempts: Vec<_> = back.iter().map(|d| d.attempt).collect();

@@ -75,7 +75,9 @@ async fn a_settlement_whose_answer_was_lost_is_done_once_and_answered() {
             reason: Reason::Permanent,
             detail: String::new(),
         },
-        Verdict::Release,
+        Verdict::Release {
+            after: Duration::ZERO,
+        },
     ];
     let batch: Vec<_> = held
         .into_iter()
@@ -239,7 +241,7 @@ async fn killed_and_started_again_the_server_knows_every_message_and_count() {
     let held = heir.receive(4).await;
     for delivery in &held {
         heir.settler
-            .start(&[delivery.receipt])
+            .start(&[(delivery.receipt, delivery.attempt)])
             .await
             .pop()
             .unwrap()

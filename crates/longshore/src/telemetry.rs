@@ -133,7 +133,7 @@ impl Work {
         match verdict {
             Verdict::Complete => &self.completed,
             Verdict::DeadLetter { .. } => &self.dead_lettered,
-            Verdict::Release => &self.released,
+            Verdict::Release { .. } => &self.released,
             _ => &self.retried,
         }
     }

@@ -28,7 +28,14 @@ async fn what_has_arrived_before_a_stop_can_be_taken_and_settled_and_then_it_end
     taker.complete(held).await;
     for delivery in late {
         assert_eq!(delivery.attempt, 1);
-        taker.settle(delivery, Verdict::Release).await;
+        taker
+            .settle(
+                delivery,
+                Verdict::Release {
+                    after: Duration::ZERO,
+                },
+            )
+            .await;
     }
     let mut other = rig.subscribe().await;
     let rest = other.exactly(64).await;
@@ -110,7 +117,14 @@ async fn a_delivery_that_crosses_a_stop_is_given_back_at_no_cost() {
                 break;
             }
             for delivery in left {
-                taker.settle(delivery, Verdict::Release).await;
+                taker
+                    .settle(
+                        delivery,
+                        Verdict::Release {
+                            after: Duration::ZERO,
+                        },
+                    )
+                    .await;
             }
         }
         drop(taker);

@@ -1,5 +1,7 @@
 //! Publish, receive, settle.
 
+use std::time::Duration;
+
 use longshore_core::{Destination, ErrorKind, Name, Part, Reason, Settlement, Verdict};
 
 use crate::rig::{Rig, body, message};
@@ -90,7 +92,14 @@ async fn a_retry_is_a_new_attempt_and_a_release_is_not() {
         taker.settle(delivery, Verdict::Retry { after }).await;
         let delivery = taker.one().await;
         assert_eq!(delivery.attempt, attempt + 1);
-        taker.settle(delivery, Verdict::Release).await;
+        taker
+            .settle(
+                delivery,
+                Verdict::Release {
+                    after: Duration::ZERO,
+                },
+            )
+            .await;
     }
     let delivery = taker.one().await;
     assert_eq!(delivery.attempt, 5);

@@ -23,6 +23,8 @@ fn delivery(ms: u64, alone: bool) -> (Held, Delivery) {
         part: Part::Lane(0),
         attempt: 1,
         suspect: alone,
+        alone: false,
+        standing: longshore_core::Standing::Unknown,
         defect: None,
     };
     (held, delivery)

@@ -167,15 +167,23 @@ impl Consumer {
 
     /// Gives back what never started.
     pub(crate) async fn release(&self, delivery: Delivery) {
-        self.settle(delivery, Verdict::Release)
-            .await
-            .must("releasing");
+        self.settle(
+            delivery,
+            Verdict::Release {
+                after: Duration::ZERO,
+            },
+        )
+        .await
+        .must("releasing");
     }
 
     /// Notes that a delivery starts, as a worker does for suspects.
     pub(crate) async fn start(&self, delivery: &Delivery) {
         if delivery.suspect {
-            let mut answers = self.settler.start(&[delivery.receipt]).await;
+            let mut answers = self
+                .settler
+                .start(&[(delivery.receipt, delivery.attempt)])
+                .await;
             assert_eq!(answers.len(), 1, "one answer for each suspect");
             answers.pop().must("an answer").must("noting a start");
         }

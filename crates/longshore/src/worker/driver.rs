@@ -144,7 +144,10 @@ impl Driver {
             if delivery.suspect {
                 let desk = Arc::clone(desk);
                 self.starting.push(Box::pin(async move {
-                    let mut answers = desk.settler.start(&[delivery.receipt]).await;
+                    let mut answers = desk
+                        .settler
+                        .start(&[(delivery.receipt, delivery.attempt)])
+                        .await;
                     let answer = answers.pop().unwrap_or_else(|| Err(no_answer()));
                     if answer.as_ref().is_err_and(|e| e.kind() != ErrorKind::Stale) {
                         // It goes back, and would be here again at once.
@@ -170,7 +173,13 @@ impl Driver {
                 self.shared.intake.done(&desk, 1);
             }
             // Nobody knows whether it was noted, so it must not start under this number here.
-            Err(_) => self.set_aside(delivery, Verdict::Release, &desk),
+            Err(_) => self.set_aside(
+                delivery,
+                Verdict::Release {
+                    after: Duration::ZERO,
+                },
+                &desk,
+            ),
         }
     }
 

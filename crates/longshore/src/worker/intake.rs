@@ -276,7 +276,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use async_trait::async_trait;
-    use longshore_core::{Envelope, Part, Settlement, Unsettled};
+    use longshore_core::{Envelope, Part, Settlement, Standing, Unsettled};
 
     use super::*;
 
@@ -311,7 +311,7 @@ mod tests {
 
     #[async_trait]
     impl Settler for Heap {
-        async fn start(&self, _: &[Receipt]) -> Vec<Result<()>> {
+        async fn start(&self, _: &[(Receipt, u32)]) -> Vec<Result<()>> {
             Vec::new()
         }
         async fn settle(&self, _: Vec<Settlement>) -> Vec<Result<(), Unsettled>> {
@@ -338,6 +338,8 @@ mod tests {
             part: Part::Lane(0),
             attempt: 1,
             suspect: false,
+            alone: false,
+            standing: Standing::Unknown,
             defect: None,
         };
         let intake = Intake::new(2);

@@ -217,7 +217,16 @@ impl Keeper {
         };
         let batch: Vec<Settlement> = unstarted
             .into_iter()
-            .map(|d| Settlement::new(d.receipt, d.attempt, Verdict::Release, d.envelope))
+            .map(|d| {
+                Settlement::new(
+                    d.receipt,
+                    d.attempt,
+                    Verdict::Release {
+                        after: Duration::ZERO,
+                    },
+                    d.envelope,
+                )
+            })
             .collect();
         while self.releasing.try_join_next().is_some() {}
         // On a task of its own: the broker may be slow, and the worker may have to stop meanwhile.

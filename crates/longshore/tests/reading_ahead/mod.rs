@@ -189,12 +189,12 @@ struct Unreliable {
 
 #[async_trait]
 impl Settler for Unreliable {
-    async fn start(&self, suspects: &[Receipt]) -> Vec<Result<()>> {
+    async fn start(&self, starts: &[(Receipt, u32)]) -> Vec<Result<()>> {
         self.faults.started.fetch_add(1, Ordering::SeqCst);
         if let Err(error) = Faults::check(&self.faults.start) {
             return vec![Err(error)];
         }
-        self.inner.start(suspects).await
+        self.inner.start(starts).await
     }
 
     async fn settle(&self, batch: Vec<Settlement>) -> Vec<Result<(), Unsettled>> {

@@ -82,7 +82,9 @@ async fn p2_a_lost_lock_is_reported_once_and_its_settlement_is_stale(stage: Arc<
     assert!(again.iter().all(|d| d.attempt == 2), "{again:?}");
     for delivery in held {
         let receipt = delivery.receipt;
-        let verdict = Verdict::Release;
+        let verdict = Verdict::Release {
+            after: Duration::ZERO,
+        };
         let mut answers = consumer
             .settler
             .settle(vec![settlement(delivery, verdict)])

@@ -58,7 +58,7 @@ async fn p5_noting_the_start_of_a_lost_delivery_is_stale(stage: Arc<Stage>) {
     let held = consumer.next().await;
     let receipt = held.receipt;
     consumer.complete(held).await;
-    let mut answers = consumer.settler.start(&[receipt]).await;
+    let mut answers = consumer.settler.start(&[(receipt, 2)]).await;
     let error = answers
         .pop()
         .must("an answer")

@@ -53,7 +53,9 @@ async fn p9_every_verdict_makes_room(stage: Arc<Stage>) {
         Verdict::Complete,
         retry,
         dead,
-        Verdict::Release,
+        Verdict::Release {
+            after: Duration::ZERO,
+        },
         Verdict::Complete,
     ] {
         let delivery = consumer.next().await;

@@ -32,7 +32,13 @@ fn verdicts() -> [Verdict; 3] {
     let retry = Verdict::Retry {
         after: Duration::ZERO,
     };
-    [retry, dead, Verdict::Release]
+    [
+        retry,
+        dead,
+        Verdict::Release {
+            after: Duration::ZERO,
+        },
+    ]
 }
 
 async fn p3_what_is_completed_is_gone_for_ever(stage: Arc<Stage>) {
