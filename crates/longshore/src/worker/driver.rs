@@ -3,23 +3,22 @@
 use std::{collections::BTreeMap, future::poll_fn, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, poll, stream::FuturesUnordered};
-use longshore_core::{Delivery, ErrorKind, Receipt, Result, Settlement, Verdict};
+use longshore_core::{Delivery, Receipt, Settlement, Verdict};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
     SharedRef,
+    admit::{self, Admission, Admitted},
     attempt::{About, Attempt},
     conclude::{self, Ending},
     handle::{Control, State},
     intake::Desk,
     settle::settle,
 };
-use crate::{Context, client::no_answer, context::Start};
+use crate::{Context, context::Start};
 
 /// Contexts kept for the next message.
 const KEPT_CONTEXTS: usize = 64;
-/// How long a suspect is kept when the broker could not note its start.
-const NOT_NOTED: Duration = Duration::from_secs(1);
 
 /// The loop of one core inside a worker: takes a batch, polls each handler once in place, settles
 /// those that are done and parks the others.
@@ -31,15 +30,13 @@ pub(super) struct Driver {
     parked: FuturesUnordered<Attempt>,
     /// Of those parked, by lock.
     running: BTreeMap<Receipt, Context>,
-    /// Suspects whose start the broker is noting.
-    starting: FuturesUnordered<BoxFuture<'static, Noted>>,
+    /// Those somebody has to be asked about before they start.
+    asking: FuturesUnordered<BoxFuture<'static, Admitted>>,
     settling: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Ended in this pass, not yet on their way to the broker.
     ended: Vec<(Arc<Desk>, Settlement)>,
     contexts: Vec<Context>,
 }
-
-type Noted = (Result<()>, Delivery, Arc<Desk>);
 
 impl Driver {
     pub(super) fn new(
@@ -55,7 +52,7 @@ impl Driver {
             control,
             parked: FuturesUnordered::new(),
             running: BTreeMap::new(),
-            starting: FuturesUnordered::new(),
+            asking: FuturesUnordered::new(),
             settling: FuturesUnordered::new(),
             ended: Vec::new(),
             contexts: Vec::new(),
@@ -88,8 +85,8 @@ impl Driver {
                 () = poll_fn(|cx| intake.poll_lost(index, cx, &mut lost)) => self.lose(&mut lost),
                 Some((about, ending)) = self.parked.next(), if !self.parked.is_empty() =>
                     self.end(about, ending),
-                Some(noted) = self.starting.next(), if !self.starting.is_empty() =>
-                    self.noted(noted).await,
+                Some(admitted) = self.asking.next(), if !self.asking.is_empty() =>
+                    self.admitted(admitted).await,
                 Some(()) = self.settling.next(), if !self.settling.is_empty() => {}
                 desk = poll_fn(|cx| intake.poll_take(index, cx, room, &mut batch)), if room > 0 =>
                     self.take(&mut batch, &desk).await,
@@ -106,7 +103,7 @@ impl Driver {
 
     fn is_idle(&self) -> bool {
         self.parked.is_empty()
-            && self.starting.is_empty()
+            && self.asking.is_empty()
             && self.settling.is_empty()
             && self.ended.is_empty()
     }
@@ -119,7 +116,7 @@ impl Driver {
         // The slots are shared out evenly; the first drivers take what is left over.
         let share = control.concurrency / self.drivers
             + usize::from(self.index < control.concurrency % self.drivers);
-        let room = share.saturating_sub(self.parked.len() + self.starting.len());
+        let room = share.saturating_sub(self.parked.len() + self.asking.len());
         match &self.shared.pace {
             Some(pace) if room > 0 => {
                 match pace.allow(room, self.shared.client.clock().monotonic()) {
@@ -141,22 +138,13 @@ impl Driver {
                 continue;
             }
             starts += 1;
-            if delivery.suspect {
-                let desk = Arc::clone(desk);
-                self.starting.push(Box::pin(async move {
-                    let mut answers = desk
-                        .settler
-                        .start(&[(delivery.receipt, delivery.attempt)])
-                        .await;
-                    let answer = answers.pop().unwrap_or_else(|| Err(no_answer()));
-                    if answer.as_ref().is_err_and(|e| e.kind() != ErrorKind::Stale) {
-                        // It goes back, and would be here again at once.
-                        tokio::time::sleep(NOT_NOTED).await;
-                    }
-                    (answer, delivery, desk)
-                }));
+            let desk = Arc::clone(desk);
+            if admit::must_ask(&delivery) {
+                let shared = Arc::clone(&self.shared);
+                self.asking
+                    .push(Box::pin(admit::admit(shared, delivery, desk)));
             } else {
-                self.begin(delivery, Arc::clone(desk)).await;
+                self.begin(delivery, desk).await;
             }
         }
         if let Some(pace) = &self.shared.pace {
@@ -164,22 +152,19 @@ impl Driver {
         }
     }
 
-    /// The broker has noted that a suspect starts, or has not.
-    async fn noted(&mut self, (answer, delivery, desk): Noted) {
-        match answer {
-            Ok(()) => self.begin(delivery, desk).await,
-            Err(error) if error.kind() == ErrorKind::Stale => {
+    /// Everybody asked about a start has answered.
+    async fn admitted(&mut self, (admission, delivery, desk): Admitted) {
+        match admission {
+            Admission::Start => self.begin(delivery, desk).await,
+            Admission::Stale => {
                 self.shared.work.locks_lost.increment(1);
                 self.shared.intake.done(&desk, 1);
             }
-            // Nobody knows whether it was noted, so it must not start under this number here.
-            Err(_) => self.set_aside(
-                delivery,
-                Verdict::Release {
-                    after: Duration::ZERO,
-                },
-                &desk,
-            ),
+            Admission::Refused(error) => {
+                tracing::warn!(queue = %self.shared.work.queue, %error, "a message could not start");
+                let after = Duration::ZERO;
+                self.set_aside(delivery, Verdict::Release { after }, &desk);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What consumes a queue.
 
+mod admit;
 mod attempt;
 mod conclude;
 mod driver;
