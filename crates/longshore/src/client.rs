@@ -146,13 +146,13 @@ impl Client {
                     if envelope.id.is_empty() {
                         envelope.id = self.inner.ids.text();
                     }
-                    answers.push(None);
-                    batch.push(Outgoing {
-                        to: target.destination(),
-                        envelope,
-                        delay,
-                        dedup_window: None,
-                    });
+                    match target.outgoing(envelope, delay) {
+                        Err(error) => answers.push(Some(Err(error))),
+                        Ok(outgoing) => {
+                            answers.push(None);
+                            batch.push(outgoing);
+                        }
+                    }
                 }
             }
         }
@@ -199,6 +199,16 @@ impl Client {
         let known = self.declared().get(&topology.queue).cloned();
         if known.is_some_and(|known| Arc::ptr_eq(&known, topology) || known == *topology) {
             return Ok(());
+        }
+        let can = self.capabilities();
+        let asked = [
+            (!topology.lanes.is_empty() && !can.lanes, "priority lanes"),
+            (topology.partitions > 0 && !can.partitions, "sessions"),
+        ];
+        if let Some((_, what)) = asked.iter().find(|(missing, _)| *missing) {
+            let system = self.inner.transport.system();
+            let text = format!("{what} cannot be kept on {system}; use another transport");
+            return Err(Error::new(ErrorKind::Unsupported, text));
         }
         self.inner
             .transport

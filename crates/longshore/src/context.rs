@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use longshore_core::{Envelope, Error, ErrorKind, Outgoing, Result, Text, content_id, derived_id};
+use longshore_core::{Envelope, Error, ErrorKind, Result, Text, content_id, derived_id};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Client, Draft, Message, Publish, Target, outbox::Outbox};
@@ -184,12 +184,7 @@ impl Context {
         }
         outbox.keep(
             target.declares().cloned(),
-            Outgoing {
-                to: target.destination(),
-                envelope,
-                delay,
-                dedup_window: None,
-            },
+            target.outgoing(envelope, delay)?,
         )
     }
 

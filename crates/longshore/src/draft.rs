@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use longshore_core::{Envelope, Error, ErrorKind, Result, Text, defaults};
 
-use crate::{Message, codec};
+use crate::{
+    Message, codec,
+    queue::{NORMAL, lane_name},
+};
 
 /// A message about to be published, with what belongs to it and not to its body.
 ///
@@ -47,10 +50,26 @@ impl Draft {
         }
     }
 
-    /// The session key, at most 128 bytes.
+    /// The session key, 1 to 128 bytes. A queue with sessions handles messages of one key one at a
+    /// time, in the order they were published.
     #[must_use]
     pub fn key(mut self, key: impl Into<Text>) -> Self {
         self.envelope.key = Some(key.into());
+        self
+    }
+
+    /// The lane of the queue the message goes to; `normal` and none at all mean the normal lane. A
+    /// queue without that lane refuses it as `Invalid`; published to a topic, each queue puts it
+    /// into its lane of that name, or into its normal one.
+    #[must_use]
+    pub fn priority(mut self, lane: impl Into<Text>) -> Self {
+        let lane = lane.into();
+        match lane_name(&lane) {
+            Ok(_) => self.envelope.priority = (&*lane != NORMAL).then_some(lane),
+            Err(error) => {
+                self.mistake.get_or_insert(error);
+            }
+        }
         self
     }
 

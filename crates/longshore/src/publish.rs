@@ -36,6 +36,11 @@ impl<'a, From, T> Publish<'a, From, T> {
         self.with(|draft| draft.key(key))
     }
 
+    /// See [`Draft::priority`].
+    pub fn priority(self, lane: impl Into<Text>) -> Self {
+        self.with(|draft| draft.priority(lane))
+    }
+
     /// See [`Draft::id`].
     pub fn id(self, id: impl Into<Text>) -> Self {
         self.with(|draft| draft.id(id))

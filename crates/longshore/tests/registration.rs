@@ -120,6 +120,41 @@ fn names_of_queues_and_topics_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn lanes_sessions_and_windows_that_do_not_fit_are_refused() {
+    let orders = || Queue::new("orders");
+    let many: Vec<String> = (0..17).map(|n| format!("lane-{n}")).collect();
+    let _ = orders().lanes(&many[..15]);
+    for lanes in [
+        vec!["high", "high"],
+        vec!["normal", "high", "normal"],
+        vec!["a b"],
+        vec!["very.high"],
+        vec![""],
+        many.iter().map(String::as_str).collect(),
+    ] {
+        let line = line!() + 1;
+        let mistake = mistake_in(|| orders().lanes(lanes));
+        assert_mistake!(line, mistake, "lane");
+    }
+    for partitions in [0, 3, 12, 257, 512] {
+        let line = line!() + 1;
+        let mistake = mistake_in(|| orders().sessions(partitions));
+        assert_mistake!(line, mistake, "power of two from 1 to 256", "try ");
+    }
+    for window in [0, 999, 30 * 24 * 3600 * 1000 + 1].map(Duration::from_millis) {
+        let line = line!() + 1;
+        let mistake = mistake_in(|| orders().dedup_window(window));
+        assert_mistake!(line, mistake, "between 1s and 2592000s");
+    }
+    let line = line!() + 1;
+    let mistake = mistake_in(|| orders().sessions(16).lanes(["high"]));
+    assert_mistake!(line, mistake, "use two queues");
+    let line = line!() + 1;
+    let mistake = mistake_in(|| orders().lanes(["high"]).sessions(16));
+    assert_mistake!(line, mistake, "use two queues");
+}
+
+#[test]
 fn numbers_outside_their_range_are_refused_with_the_range() {
     let under_test = QueueUnderTest::new();
     let day = Duration::from_secs(24 * 3600);
