@@ -12,7 +12,10 @@ use longshore_core::{
     Published, Result, Stats, Topology, Transport,
 };
 
-use crate::{DeadLetters, Draft, Message, Publish, Queue, Target, telemetry};
+use crate::{
+    Ask, DeadLetters, Draft, Message, Publish, Queue, Replies, Request, RequestError, Target,
+    replies::Inbox, telemetry,
+};
 
 /// An open connection to a transport: publishes and administers; workers run on it. Cheap to clone,
 /// all clones share the connection.
@@ -30,6 +33,7 @@ struct Inner {
     /// Queues declared by this client. One that is found missing is forgotten and declared again.
     declared: Mutex<BTreeMap<Name, Arc<Topology>>>,
     sent: telemetry::Sent,
+    inbox: Inbox,
 }
 
 impl Client {
@@ -42,6 +46,7 @@ impl Client {
         limits: Limits,
     ) -> Self {
         let sent = telemetry::Sent::new(transport.system());
+        let inbox = Inbox::new(transport.system());
         Self {
             inner: Arc::new(Inner {
                 transport,
@@ -51,6 +56,7 @@ impl Client {
                 limits,
                 declared: Mutex::default(),
                 sent,
+                inbox,
             }),
         }
     }
@@ -68,6 +74,15 @@ impl Client {
         message: &M,
     ) -> Publish<'a, Self, T> {
         Publish::new(self, target, Draft::new(message))
+    }
+
+    /// Asks, and waits for the reply: set what belongs to the request, then await it, or take
+    /// several replies as a [`stream`](Ask::stream). Any number can be out at a time.
+    ///
+    /// The first request opens this client's inbox for replies, which lives as long as the client or
+    /// its connection.
+    pub fn request<'a, R: Request>(&'a self, queue: &'a Queue, request: &R) -> Ask<'a, R> {
+        Ask::new(self, queue, request)
     }
 
     /// Publishes many messages in one pipelined call. One answer each, in order; one that fails
@@ -133,6 +148,28 @@ impl Client {
     pub(crate) async fn send_one<T: Target>(&self, target: &T, draft: Draft) -> Result<Published> {
         let mut answers = self.send(target, vec![draft]).await;
         answers.pop().unwrap_or_else(|| Err(no_answer()))
+    }
+
+    /// Sends a request. All of it is over within `timeout`.
+    pub(crate) async fn ask<R: Request>(
+        &self,
+        queue: &Queue,
+        draft: Draft,
+        timeout: Duration,
+        parts: bool,
+    ) -> Result<Replies<R>, RequestError> {
+        let sent = async {
+            let inner = &self.inner;
+            let id = inner.ids.text();
+            let expected = inner.inbox.expect(&inner.transport, id.clone(), timeout, parts);
+            let (address, replies) = expected.await?;
+            self.send_one(queue, draft.asks(id, address)).await?;
+            Ok(replies)
+        };
+        match tokio::time::timeout(timeout, sent).await {
+            Ok(sent) => sent.map_err(RequestError::NotSent),
+            Err(_) => Err(RequestError::TimedOut(timeout)),
+        }
     }
 
     async fn send<T: Target>(&self, target: &T, drafts: Vec<Draft>) -> Vec<Result<Published>> {

@@ -1,33 +1,32 @@
 //! Bodies: how a message becomes bytes and back, chosen by content type.
 
 use longshore_core::{Envelope, Error, ErrorKind, Result};
-
-use crate::Message;
+use serde::{Serialize, de::DeserializeOwned};
 
 /// What is written, and what is assumed where a publisher named none.
 pub(crate) const JSON: &str = "application/json";
 
-/// Encodes a message as JSON.
+/// Encodes a message or reply as JSON; `name` is what an error calls it.
 ///
 /// # Errors
 /// `Invalid` when the type cannot be written as JSON (a map with keys that are no strings, say).
-pub(crate) fn encode<M: Message>(message: &M) -> Result<Vec<u8>> {
-    serde_json::to_vec(message).map_err(|error| {
+pub(crate) fn encode<T: Serialize>(value: &T, name: &str) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| {
         Error::new(
             ErrorKind::Invalid,
-            format!("{} cannot be written as JSON: {}", M::TYPE, place(&error)),
+            format!("{name} cannot be written as JSON: {}", place(&error)),
         )
     })
 }
 
 /// Decodes the body of an envelope, or says in one line why not, without repeating any of it.
-pub(crate) fn decode<M: Message>(envelope: &Envelope) -> Result<M, String> {
+pub(crate) fn decode<T: DeserializeOwned>(envelope: &Envelope, name: &str) -> Result<T, String> {
     if !is_json(&envelope.content_type) {
         let shown = longshore_core::printable(&envelope.content_type, 64);
         return Err(format!("no codec for the content type \"{shown}\""));
     }
     serde_json::from_slice(&envelope.body)
-        .map_err(|error| format!("the body is no {}: {}", M::TYPE, place(&error)))
+        .map_err(|error| format!("the body is no {name}: {}", place(&error)))
 }
 
 /// `application/json`, any `+json` suffix (RFC 6839), with or without parameters, or nothing.
@@ -57,14 +56,11 @@ mod tests {
     struct Card {
         number: u32,
     }
-    impl Message for Card {
-        const TYPE: &'static str = "card";
-    }
 
     fn decoded(content_type: &'static str, body: impl Into<bytes::Bytes>) -> Result<Card, String> {
         let mut envelope = Envelope::new("card", body);
         envelope.content_type = content_type.into();
-        decode(&envelope)
+        decode(&envelope, "card")
     }
 
     #[test]

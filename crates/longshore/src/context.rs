@@ -4,15 +4,21 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
 
 use longshore_core::{Envelope, Error, ErrorKind, Result, Text, content_id, derived_id};
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Client, Draft, Message, Publish, Target, outbox::Outbox};
+use crate::{
+    Client, Draft, Message, Publish, Target,
+    answer::{self, Answer},
+    codec,
+    outbox::Outbox,
+};
 
 /// Bytes of trace context that travel on, what W3C asks every system to keep
 /// (<https://www.w3.org/TR/trace-context/#tracestate-limits>): more would let a publisher fill the
@@ -32,6 +38,8 @@ struct Inner {
     /// The id, or where a plain client sent none a hash of the content; made when asked for.
     idempotency_key: OnceLock<Text>,
     outbox: Mutex<Outbox>,
+    /// Replies sent so far by this start.
+    parts: AtomicU32,
     token: OnceLock<CancellationToken>,
     cancelled: AtomicBool,
     handled: AtomicBool,
@@ -54,6 +62,7 @@ impl Context {
             start,
             idempotency_key: OnceLock::new(),
             outbox: Mutex::default(),
+            parts: AtomicU32::new(0),
             token: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             handled: AtomicBool::new(false),
@@ -69,6 +78,7 @@ impl Context {
         inner.start = start;
         inner.idempotency_key = OnceLock::new();
         inner.token = OnceLock::new();
+        *inner.parts.get_mut() = 0;
         *inner.cancelled.get_mut() = false;
         *inner.handled.get_mut() = false;
         *inner.sealed.get_mut() = false;
@@ -161,6 +171,42 @@ impl Context {
         Publish::new(self, target, Draft::new(message))
     }
 
+    /// Sends one of several replies now, to whoever asked: progress, or a piece of the result. What
+    /// the handler returns is the last. `part` is the request's `Reply`; whoever asked takes it with
+    /// [`Ask::stream`](crate::Ask::stream). Another try of the handler sends its parts again.
+    ///
+    /// `Ok` once the broker has it, and where the message is no request and nobody is to get it.
+    ///
+    /// # Errors
+    /// `Invalid` for a reply that cannot be encoded or breaks a limit, `Full` above 999,999 replies,
+    /// `Closed` once the handler has ended, and what publishing answers.
+    pub async fn reply_part<T: Serialize>(&self, part: &T) -> Result<()> {
+        let body = codec::encode(part, "the reply")?;
+        if self.0.sealed.load(Ordering::SeqCst) {
+            return Err(sealed());
+        }
+        let place = self.0.parts.fetch_add(1, Ordering::SeqCst) + 1;
+        if place > answer::MOST_PARTS {
+            self.0.parts.fetch_sub(1, Ordering::SeqCst);
+            return Err(Error::new(
+                ErrorKind::Full,
+                "one start of a handler sends at most 999,999 replies",
+            ));
+        }
+        match Answer::Part(place, body.into()).to(self.envelope(), self.attempt()) {
+            Some(out) => answer::send(self.client(), out).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What the message is answered with, once everything else is sent.
+    pub(crate) fn answer(&self, answer: Answer) {
+        let mut outbox = self.outbox();
+        if !self.0.sealed.load(Ordering::SeqCst) {
+            outbox.answer = Some(answer);
+        }
+    }
+
     pub(crate) fn keep<T: Target>(&self, target: &T, mut draft: Draft) -> Result<()> {
         for name in ["traceparent", "tracestate"] {
             if let Some(value) = self.header(name)
@@ -174,10 +220,7 @@ impl Context {
         let (mut envelope, delay) = draft.finish(client.limits(), client.clock().wall())?;
         let mut outbox = self.outbox();
         if self.0.sealed.load(Ordering::SeqCst) {
-            return Err(Error::new(
-                ErrorKind::Closed,
-                "the handler of this context has ended; publish through a client instead",
-            ));
+            return Err(sealed());
         }
         if envelope.id.is_empty() {
             envelope.id = derived_id(self.idempotency_key(), outbox.next_index());
@@ -226,6 +269,13 @@ impl Context {
     fn outbox(&self) -> std::sync::MutexGuard<'_, Outbox> {
         self.0.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn sealed() -> Error {
+    Error::new(
+        ErrorKind::Closed,
+        "the handler of this context has ended; publish through a client instead",
+    )
 }
 
 impl fmt::Debug for Context {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use longshore_core::{Envelope, Error, ErrorKind, Result, Text, defaults};
+use longshore_core::{Envelope, Error, ErrorKind, ReplyAddress, Result, Text, defaults};
 
 use crate::{
     Message, codec,
@@ -25,7 +25,7 @@ pub struct Draft {
 impl Draft {
     /// Encodes a message.
     pub fn new<M: Message>(message: &M) -> Self {
-        let (body, mistake) = match codec::encode(message) {
+        let (body, mistake) = match codec::encode(message, M::TYPE) {
             Ok(body) => (Bytes::from(body), None),
             Err(error) => (Bytes::new(), Some(error)),
         };
@@ -120,6 +120,13 @@ impl Draft {
             ));
         }
         self.envelope.headers.push((name, value.into()));
+        self
+    }
+
+    /// Where the reply shall go, and how it will be known.
+    pub(crate) fn asks(mut self, correlation_id: Text, reply_to: ReplyAddress) -> Self {
+        self.envelope.correlation_id = Some(correlation_id);
+        self.envelope.reply_to = Some(reply_to);
         self
     }
 

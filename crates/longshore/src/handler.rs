@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use longshore_core::Outcome;
 
-use crate::{Context, HandlerError, Message};
+use crate::{Context, HandlerError, Message, Reply, Request, codec};
 
 /// Handles one message type.
 ///
@@ -52,26 +52,43 @@ impl<M: Message, A: Answer<M>, H: Handler<M, A>> Handler<M, A> for Arc<H> {
     }
 }
 
-/// What a handler of `M` may return: `()`, or an [`Outcome`] to choose for itself.
+/// What a handler of `M` may return: `()`, an [`Outcome`] to choose for itself, or where `M` is a
+/// [`Request`] a [`Reply`] to it.
 #[diagnostic::on_unimplemented(
     message = "a handler of `{M}` cannot return `{Self}`",
     label = "not an answer to `{M}`",
-    note = "a handler returns `Result<(), HandlerError>` or `Result<Outcome, HandlerError>`"
+    note = "a handler returns `Result<(), HandlerError>` or `Result<Outcome, HandlerError>`",
+    note = "where `{M}` is a `Request`, also `Result<Reply<…>, HandlerError>` of what its `Request::Reply` says"
 )]
 pub trait Answer<M>: sealed::Sealed + Send + 'static {
+    /// Whether it needs the context.
     #[doc(hidden)]
-    fn into_outcome(self) -> Outcome;
+    const REPLIES: bool = false;
+    #[doc(hidden)]
+    fn into_outcome(self, cx: Option<&Context>) -> Result<Outcome, HandlerError>;
 }
 
 impl<M> Answer<M> for () {
-    fn into_outcome(self) -> Outcome {
-        Outcome::Complete
+    fn into_outcome(self, _: Option<&Context>) -> Result<Outcome, HandlerError> {
+        Ok(Outcome::Complete)
     }
 }
 
 impl<M> Answer<M> for Outcome {
-    fn into_outcome(self) -> Outcome {
-        self
+    fn into_outcome(self, _: Option<&Context>) -> Result<Outcome, HandlerError> {
+        Ok(self)
+    }
+}
+
+impl<M: Request> Answer<M> for Reply<M::Reply> {
+    const REPLIES: bool = true;
+
+    fn into_outcome(self, cx: Option<&Context>) -> Result<Outcome, HandlerError> {
+        let body = codec::encode(&self.0, "the reply").map_err(HandlerError::permanent)?;
+        if let Some(cx) = cx {
+            cx.answer(crate::answer::Answer::Last(body.into()));
+        }
+        Ok(Outcome::Complete)
     }
 }
 
@@ -79,4 +96,5 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for () {}
     impl Sealed for longshore_core::Outcome {}
+    impl<T> Sealed for super::Reply<T> {}
 }

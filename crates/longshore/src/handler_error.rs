@@ -4,6 +4,8 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 use longshore_core::{defaults::DETAIL_BYTES, printable};
 
+use crate::{Fault, Message};
+
 /// What a handler says when it did not succeed.
 ///
 /// Every error converts with `?` and means "retry with backoff": std errors, `anyhow::Error`,
@@ -13,6 +15,7 @@ use longshore_core::{defaults::DETAIL_BYTES, printable};
 pub struct HandlerError {
     cause: Box<dyn StdError + Send + Sync>,
     next: Next,
+    fault: Option<Box<Fault>>,
 }
 
 /// What to do about it.
@@ -29,6 +32,23 @@ impl HandlerError {
         Self {
             cause: cause.into(),
             next: Next::Never,
+            fault: None,
+        }
+    }
+
+    /// Answers a request with a fault that whoever asked can tell by its type
+    /// ([`Fault::get`]); the request is then done. A message that nobody waits for becomes a dead
+    /// letter, as with [`permanent`](Self::permanent).
+    ///
+    /// Only the value travels, so it must hold no secret.
+    pub fn fault<F: Message>(fault: &F) -> Self {
+        match Fault::raised(fault) {
+            Ok(fault) => Self {
+                cause: fault.to_string().into(),
+                next: Next::Never,
+                fault: Some(Box::new(fault)),
+            },
+            Err(error) => Self::permanent(error),
         }
     }
 
@@ -37,6 +57,7 @@ impl HandlerError {
         Self {
             cause: cause.into(),
             next: Next::After(after),
+            fault: None,
         }
     }
 
@@ -52,6 +73,11 @@ impl HandlerError {
 
     pub(crate) fn next(&self) -> Next {
         self.next
+    }
+
+    /// What to answer a request with.
+    pub(crate) fn raised(&self) -> Option<&Fault> {
+        self.fault.as_deref()
     }
 
     /// The error and its causes in one line, safe to show and at most as long as a detail may be.
@@ -75,6 +101,7 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for HandlerError {
         Self {
             cause: cause.into(),
             next: Next::Backoff,
+            fault: None,
         }
     }
 }

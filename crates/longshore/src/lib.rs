@@ -42,6 +42,7 @@
 //! # Ok(()) }
 //! ```
 
+mod answer;
 mod backoff;
 mod client;
 mod codec;
@@ -49,6 +50,7 @@ mod connect;
 mod context;
 mod dead_letters;
 mod draft;
+mod fault;
 mod handler;
 mod handler_error;
 mod message;
@@ -56,6 +58,8 @@ pub mod middleware;
 mod outbox;
 mod publish;
 mod queue;
+mod replies;
+mod request;
 mod route;
 mod router;
 pub mod telemetry;
@@ -69,6 +73,7 @@ pub use connect::{Connect, connect};
 pub use context::Context;
 pub use dead_letters::{DeadLetters, Progress};
 pub use draft::Draft;
+pub use fault::Fault;
 pub use handler::{Answer, Handler};
 pub use handler_error::HandlerError;
 pub use longshore_core::{
@@ -79,6 +84,8 @@ pub use longshore_core::{
 pub use message::Message;
 pub use publish::Publish;
 pub use queue::{Queue, Target, Topic};
+pub use replies::Replies;
+pub use request::{Ask, Reply, Request, RequestError};
 pub use route::{Route, RouteService};
 pub use router::{Router, Routes};
 pub use worker::{Health, Worker, WorkerHandle};

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use longshore_core::{Error, ErrorKind, Outgoing, Result, Topology};
 
-use crate::Client;
+use crate::{
+    Client,
+    answer::{self, Answer},
+};
 
 /// More than this many messages of one handler are a mistake, not a batch.
 const ROOM: usize = 10_000;
@@ -14,11 +17,13 @@ const ROOM: usize = 10_000;
 pub(crate) struct Outbox {
     queues: Vec<Arc<Topology>>,
     batch: Vec<Outgoing>,
+    /// To whoever asked, after everything else.
+    pub(crate) answer: Option<Answer>,
 }
 
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
-        self.batch.is_empty()
+        self.batch.is_empty() && self.answer.is_none()
     }
 
     /// The number the next message has among its siblings.
@@ -42,15 +47,18 @@ impl Outbox {
         Ok(())
     }
 
-    /// Publishes all of it. The first failure stands for the whole: the handler runs again and
-    /// publishes the same ids.
-    pub(crate) async fn send(self, client: &Client) -> Result<()> {
+    /// Publishes all of it, then answers. The first failure stands for the whole: the handler runs
+    /// again and publishes the same ids.
+    pub(crate) async fn send(self, client: &Client, answer: Option<Outgoing>) -> Result<()> {
         for queue in &self.queues {
             client.ensure(queue).await?;
         }
-        for answer in client.send_batch(self.batch).await {
-            answer?;
+        for sent in client.send_batch(self.batch).await {
+            sent?;
         }
-        Ok(())
+        match answer {
+            Some(answer) => answer::send(client, answer).await,
+            None => Ok(()),
+        }
     }
 }

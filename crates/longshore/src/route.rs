@@ -181,7 +181,11 @@ impl<M: Message, A: Answer<M>, H: Handler<M, A>> Endpoint for Typed<H, M, A> {
         let handler = Arc::clone(&self.handler);
         Box::pin(async move {
             match admit::<M>(&cx)? {
-                Ok(message) => handler.handle(message, cx).await.map(A::into_outcome),
+                Ok(message) => {
+                    let own = own::<M, A>(&cx);
+                    let answer = handler.handle(message, cx).await?;
+                    answer.into_outcome(own.as_ref())
+                }
                 Err(set_aside) => Ok(set_aside),
             }
         })
@@ -201,10 +205,11 @@ where
     Fut: Future<Output = Result<A, HandlerError>> + Send + 'static,
 {
     fn call(&self, cx: Context) -> BoxFuture<'static, Answered> {
+        let own = own::<M, A>(&cx);
         let future = admit::<M>(&cx).map(|admitted| admitted.map(|m| (self.function)(m, cx)));
         Box::pin(async move {
             match future? {
-                Ok(handling) => handling.await.map(A::into_outcome),
+                Ok(handling) => handling.await?.into_outcome(own.as_ref()),
                 Err(set_aside) => Ok(set_aside),
             }
         })
@@ -231,7 +236,10 @@ where
                     return Err("cancelled before a thread was free for it".into());
                 }
                 span.in_scope(|| match admit::<M>(&cx)? {
-                    Ok(message) => function(message, cx).map(A::into_outcome),
+                    Ok(message) => {
+                        let own = own::<M, A>(&cx);
+                        function(message, cx)?.into_outcome(own.as_ref())
+                    }
                     Err(set_aside) => Ok(set_aside),
                 })
             };
@@ -246,11 +254,16 @@ where
     }
 }
 
+/// The context once more, for an answer that leaves something in it.
+fn own<M, A: Answer<M>>(cx: &Context) -> Option<Context> {
+    A::REPLIES.then(|| cx.clone())
+}
+
 /// The message, decoded, if this is the first call for this start.
 fn admit<M: Message>(cx: &Context) -> Result<Result<M, Outcome>, HandlerError> {
     once(cx)?;
     Ok(
-        codec::decode::<M>(cx.envelope()).map_err(|detail| Outcome::DeadLetter {
+        codec::decode::<M>(cx.envelope(), M::TYPE).map_err(|detail| Outcome::DeadLetter {
             reason: Reason::Undecodable,
             detail,
         }),

@@ -22,6 +22,7 @@
 //! | `longshore.locks.lost` | counter | locks | `system`, `queue` |
 //! | `longshore.handler.failures` | counter | starts | `system`, `queue`, `kind` = `error`, `panic` or `time-limit` |
 //! | `longshore.handlers.running` | gauge | handlers | `system`, `queue` |
+//! | `longshore.replies.dropped` | counter | replies | `system` |
 
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub mod names {
     pub const FAILURES: &str = "longshore.handler.failures";
     /// Handlers running now.
     pub const RUNNING: &str = "longshore.handlers.running";
+    /// Replies nobody waits for: late, repeated or forged.
+    pub const REPLIES_DROPPED: &str = "longshore.replies.dropped";
 }
 
 /// What a client counts. Handles are made once.
@@ -73,6 +76,11 @@ impl Sent {
         self.error.increment((answers.len() - ok) as u64);
         self.duration.record(took);
     }
+}
+
+/// Replies that nobody waits for.
+pub(crate) fn dropped_replies(system: &'static str) -> Counter {
+    metrics::counter!(names::REPLIES_DROPPED, "system" => system)
 }
 
 /// What a worker counts. Handles are made once.

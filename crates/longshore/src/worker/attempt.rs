@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use longshore_core::{Outcome, Receipt, Result};
+use longshore_core::{ErrorKind, Outcome, Receipt, Result};
 use tokio::time::Sleep;
 use tracing::Span;
 
@@ -17,7 +17,9 @@ use super::{
     conclude::{Ending, panic_text},
     intake::Desk,
 };
-use crate::{Context, handler_error::Next, route::Answered, router::Timing};
+use crate::{
+    Context, answer::Answer, handler_error::Next, outbox::Outbox, route::Answered, router::Timing,
+};
 
 /// One start of a handler, from its first poll to its end: within its time limit, with panics
 /// caught, and with what it published sent before it counts as done.
@@ -109,11 +111,10 @@ impl Attempt {
         loop {
             match &mut self.step {
                 Step::Handling(handling) => {
-                    let polled =
-                        guarded(&self.span, || handling.as_mut().poll(task).map(Ending::of));
-                    let ending = match polled {
+                    let polled = guarded(&self.span, || handling.as_mut().poll(task).map(heard));
+                    let (ending, fault) = match polled {
                         Ok(Poll::Pending) => return Poll::Pending,
-                        Ok(Poll::Ready(ending)) => ending,
+                        Ok(Poll::Ready(heard)) => heard,
                         Err(text) => return Poll::Ready(Ending::Panicked(text)),
                     };
                     if let Err(text) = self.drop_step() {
@@ -122,13 +123,22 @@ impl Attempt {
                     let Some(about) = &self.about else {
                         return Poll::Pending;
                     };
-                    let outbox = about.cx.seal();
-                    if outbox.is_empty() || !matches!(ending, Ending::Answered(Outcome::Complete)) {
+                    let cx = &about.cx;
+                    let mut outbox = cx.seal();
+                    if !matches!(ending, Ending::Answered(Outcome::Complete)) {
+                        outbox = Outbox::default();
+                        outbox.answer = fault.filter(|_| cx.envelope().reply_to.is_some());
+                    }
+                    if outbox.is_empty() {
                         return Poll::Ready(ending);
                     }
-                    let client = about.cx.client().clone();
+                    let client = cx.client().clone();
+                    let answer = outbox.answer.take();
+                    let answer = answer.and_then(|a| a.to(cx.envelope(), cx.attempt()));
                     self.step =
-                        Step::Publishing(Box::pin(async move { outbox.send(&client).await }));
+                        Step::Publishing(Box::pin(
+                            async move { outbox.send(&client, answer).await },
+                        ));
                 }
                 Step::Publishing(publishing) => {
                     let span = &self.span;
@@ -136,7 +146,10 @@ impl Attempt {
                     return sending.map(|sent| match sent {
                         Ok(()) => Ending::Answered(Outcome::Complete),
                         Err(error) => Ending::Failed(
-                            Next::Backoff,
+                            match error.kind() {
+                                ErrorKind::Invalid => Next::Never,
+                                _ => Next::Backoff,
+                            },
                             format!("what the handler published was not accepted: {error}"),
                         ),
                     });
@@ -190,6 +203,13 @@ impl Future for Attempt {
         this.finish(&about);
         Poll::Ready((about, ending))
     }
+}
+
+/// How the handler ended, and the fault it raised. Asks its error, which is code of the user's.
+fn heard(answered: Answered) -> (Ending, Option<Answer>) {
+    let error = answered.as_ref().err();
+    let fault = error.and_then(|error| error.raised().map(Answer::fault));
+    (Ending::of(answered), fault)
 }
 
 /// Runs code of the user's: what it panics with is the handler's ending and nobody else's.
