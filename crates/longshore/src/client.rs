@@ -161,7 +161,9 @@ impl Client {
         let sent = async {
             let inner = &self.inner;
             let id = inner.ids.text();
-            let expected = inner.inbox.expect(&inner.transport, id.clone(), timeout, parts);
+            let expected = inner
+                .inbox
+                .expect(&inner.transport, id.clone(), timeout, parts);
             let (address, replies) = expected.await?;
             self.send_one(queue, draft.asks(id, address)).await?;
             Ok(replies)

@@ -251,9 +251,13 @@ impl Target for Queue {
     fn outgoing(&self, envelope: Envelope, delay: Duration) -> Result<Outgoing> {
         Ok(Outgoing {
             to: Destination::Queue(self.topology.queue.clone(), self.part_of(&envelope)?),
+            // A request that is repeated is answered again, and for that it has to arrive.
+            dedup_window: self
+                .topology
+                .dedup_window
+                .filter(|_| envelope.reply_to.is_none()),
             envelope,
             delay,
-            dedup_window: self.topology.dedup_window,
         })
     }
 

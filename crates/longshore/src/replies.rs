@@ -212,12 +212,17 @@ impl Desk {
     /// The inbox is gone, and with it perhaps what was in it.
     fn lose(&self, serial: u64) {
         let mut state = self.state();
-        if state.open.as_ref().is_some_and(|open| open.serial == serial) {
+        if state
+            .open
+            .as_ref()
+            .is_some_and(|open| open.serial == serial)
+        {
             state.open = None;
         }
         let asked = std::mem::take(&mut state.asked);
-        let (lost, others): (BTreeMap<_, _>, _) =
-            asked.into_iter().partition(|(_, asked)| asked.serial == serial);
+        let (lost, others): (BTreeMap<_, _>, _) = asked
+            .into_iter()
+            .partition(|(_, asked)| asked.serial == serial);
         state.asked = others;
         drop(state);
         for asked in lost.into_values() {

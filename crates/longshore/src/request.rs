@@ -1,11 +1,6 @@
 //! Asking a question and waiting for its answer.
 
-use std::{
-    fmt,
-    future::{Future, IntoFuture},
-    marker::PhantomData,
-    time::Duration,
-};
+use std::{fmt, future::IntoFuture, marker::PhantomData, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -78,9 +73,9 @@ impl fmt::Display for RequestError {
             Self::NotSent(_) => f.write_str("the request was not sent"),
             Self::Fault(fault) => fault.fmt(f),
             Self::TimedOut(after) => write!(f, "no reply came within {after:?}"),
-            Self::ConnectionLost => {
-                f.write_str("the connection was lost before the reply came; ask again with the same id")
-            }
+            Self::ConnectionLost => f.write_str(
+                "the connection was lost before the reply came; ask again with the same id",
+            ),
             Self::Undecodable(why) => write!(f, "the reply cannot be read: {why}"),
             Self::Overrun => f.write_str("replies came faster than they were taken"),
         }
@@ -178,4 +173,3 @@ impl<'a, R: Request> IntoFuture for Ask<'a, R> {
         Box::pin(async move { asked.await?.last().await })
     }
 }
-

@@ -1,10 +1,14 @@
 //! The only place where deliveries are settled.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use longshore_core::{ErrorKind, Settlement, Verdict};
+use longshore_core::{ErrorKind, Outgoing, Receipt, Settlement, Verdict};
 
 use super::{SharedRef, intake::Desk};
+use crate::{
+    Fault,
+    answer::{self, Answer},
+};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -17,17 +21,22 @@ pub(super) async fn settle(shared: SharedRef, desk: Arc<Desk>, mut batch: Vec<Se
     let mut pause = FIRST_PAUSE;
     let clock = Arc::clone(shared.client.clock());
     let work = &shared.work;
+    let (mut faults, mut told) = (faults(&batch), Vec::new());
     while !batch.is_empty() {
-        let verdicts: Vec<Verdict> = batch.iter().map(|s| s.verdict.clone()).collect();
+        let verdicts: Vec<(Receipt, Verdict)> = batch
+            .iter()
+            .map(|s| (s.receipt, s.verdict.clone()))
+            .collect();
         let begun = clock.monotonic();
         let answers = desk.settler.settle(batch).await;
         work.settle.record(clock.monotonic().saturating_sub(begun));
         let asked = verdicts.len();
         let mut again = Vec::new();
-        for (verdict, answer) in verdicts.iter().zip(answers) {
+        for ((receipt, verdict), answer) in verdicts.iter().zip(answers) {
             let refused = match answer {
                 Ok(()) => {
                     work.settled(verdict).increment(1);
+                    told.extend(faults.remove(receipt));
                     continue;
                 }
                 Err(refused) => refused,
@@ -42,10 +51,35 @@ pub(super) async fn settle(shared: SharedRef, desk: Arc<Desk>, mut batch: Vec<Se
             again.extend(refused.settlement.map(|settlement| *settlement));
         }
         shared.intake.done(&desk, asked - again.len());
+        for fault in told.drain(..) {
+            tell(&shared, fault).await;
+        }
         batch = again;
         if !batch.is_empty() {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+}
+
+/// What the requesters of those that become dead letters are told once that has happened.
+fn faults(batch: &[Settlement]) -> BTreeMap<Receipt, Outgoing> {
+    let fault = |settlement: &Settlement| {
+        let Verdict::DeadLetter { reason, .. } = &settlement.verdict else {
+            return None;
+        };
+        let request = settlement.envelope.as_ref()?;
+        request.reply_to.as_ref()?;
+        let fault = Answer::fault(&Fault::set_aside(reason.as_str()));
+        let out = fault.to(request, settlement.attempt)?;
+        Some((settlement.receipt, out))
+    };
+    batch.iter().filter_map(fault).collect()
+}
+
+/// Once: whoever asked has a time-out, and the message is safe already.
+async fn tell(shared: &SharedRef, fault: Outgoing) {
+    if let Err(error) = answer::send(&shared.client, fault).await {
+        tracing::warn!(queue = %shared.work.queue, %error, "a requester was not told of the dead letter");
     }
 }
