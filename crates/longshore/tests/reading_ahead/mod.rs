@@ -15,8 +15,9 @@ use std::{
 
 use async_trait::async_trait;
 use longshore_core::{
-    Admin, Capabilities, Declare, Delivery, Error, ErrorKind, Outgoing, Published, Receipt, Result,
-    Settlement, Settler, Source, Subscribed, Subscription, Text, Topology, Transport, Unsettled,
+    Admin, Capabilities, Declare, Delivery, Error, ErrorKind, Outgoing, Published, Receipt,
+    ReplyAddress, Result, Settlement, Settler, Source, Subscribed, Subscription, Text, Topology,
+    Transport, Unsettled,
 };
 
 /// What the broker does wrong at the moment, and what it has seen.
@@ -115,6 +116,10 @@ impl Transport for ReadingAhead {
             faults: Arc::clone(&self.faults),
         };
         Ok((Box::new(source), Arc::new(settler)))
+    }
+
+    async fn inbox(&self) -> Result<(ReplyAddress, Box<dyn Source>)> {
+        self.inner.inbox().await
     }
 
     fn admin(&self) -> &dyn Admin {
