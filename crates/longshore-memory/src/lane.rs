@@ -149,7 +149,7 @@ impl Lane {
             let mut entry = locked.entry;
             self.suspect_out &= !entry.suspect;
             if locked.counts {
-                entry.attempts = entry.attempts.saturating_add(1);
+                entry.attempts = entry.attempts.saturating_add(1).max(locked.noted);
                 entry.returns = entry.returns.saturating_add(1);
             }
             entry.suspect |= entry.returns >= threshold;

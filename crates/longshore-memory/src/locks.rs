@@ -10,6 +10,8 @@ pub(crate) struct Locked {
     serial: u64,
     /// Whether its loss counts as a start: always, but for a suspect whose start was never noted.
     pub(crate) counts: bool,
+    /// The number of its latest noted start, 0 where none was.
+    pub(crate) noted: u32,
 }
 
 /// Slots that are used again, so that a steady stream of deliveries allocates nothing.
@@ -31,6 +33,7 @@ impl Locks {
         self.serial += 1;
         let locked = Some(Locked {
             counts: !entry.suspect,
+            noted: 0,
             serial: self.serial,
             entry,
         });

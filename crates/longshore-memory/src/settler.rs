@@ -23,7 +23,7 @@ impl MemorySettler {
         Self { shared, place }
     }
 
-    fn note(&self, state: &mut State, receipt: &Receipt) -> Result<()> {
+    fn note(&self, state: &mut State, receipt: &Receipt, attempt: u32) -> Result<()> {
         let place = &self.place;
         let locked = state
             .lane(&place.queue, &place.lane)
@@ -32,6 +32,7 @@ impl MemorySettler {
             .and_then(|consumer| consumer.locks.get_mut(receipt.tag))
             .ok_or_else(stale)?;
         locked.counts = true;
+        locked.noted = attempt;
         Ok(())
     }
 
@@ -58,7 +59,7 @@ impl MemorySettler {
         };
         match settlement.verdict {
             Verdict::Retry { after } => {
-                entry.attempts = entry.attempts.saturating_add(1);
+                entry.attempts = entry.attempts.saturating_add(1).max(settlement.attempt);
                 entry.since = now;
                 lane_state.add(entry, now, now.saturating_add(after), wakers);
             }
@@ -67,7 +68,11 @@ impl MemorySettler {
                 let why = (reason, detail);
                 dead.add(entry, lane.clone(), why, settlement.attempt, at);
             }
-            Verdict::Release { .. } => lane_state.put_back(entry, wakers),
+            Verdict::Release { after } if after.is_zero() => lane_state.put_back(entry, wakers),
+            Verdict::Release { after } => {
+                entry.since = now;
+                lane_state.add(entry, now, now.saturating_add(after), wakers);
+            }
             _ => *stored = stored.saturating_sub(1),
         }
         Ok(())
@@ -77,11 +82,11 @@ impl MemorySettler {
 /// Refuses what this transport cannot do, before anything is unlocked.
 fn possible(verdict: &Verdict) -> Result<()> {
     match verdict {
-        Verdict::Complete | Verdict::Release { .. } | Verdict::DeadLetter { .. } => Ok(()),
-        Verdict::Retry { after } => delay_is_possible(*after),
+        Verdict::Complete | Verdict::DeadLetter { .. } => Ok(()),
+        Verdict::Retry { after } | Verdict::Release { after } => delay_is_possible(*after),
         _ => Err(Error::new(
             ErrorKind::Unsupported,
-            "the memory transport holds nothing in place; retry instead",
+            "the memory transport does not know this verdict",
         )),
     }
 }
@@ -97,7 +102,9 @@ fn stale() -> Error {
 impl Settler for MemorySettler {
     async fn start(&self, starts: &[(Receipt, u32)]) -> Vec<Result<()>> {
         self.shared.change(|state, _| {
-            let notes = starts.iter().map(|(receipt, _)| self.note(state, receipt));
+            let notes = starts
+                .iter()
+                .map(|(receipt, attempt)| self.note(state, receipt, *attempt));
             notes.collect()
         })
     }

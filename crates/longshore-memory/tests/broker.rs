@@ -126,6 +126,31 @@ async fn lost_locks_are_reported_once_and_their_settlements_are_stale() {
     assert_eq!(receive(&mut source).await[0].attempt, 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_release_with_a_delay_comes_back_then_at_no_cost_of_attempts() {
+    let transport = MemoryBroker::new(&ConnectOptions::default()).open();
+    let (mut source, settler) = subscribe(&transport).await;
+    publish(&transport, "a", Duration::ZERO).await;
+    for _ in 0..3 {
+        let taken = receive(&mut source).await.remove(0);
+        assert_eq!((taken.attempt, taken.suspect), (1, false));
+        let after = Duration::from_secs(5);
+        let release = Verdict::Release { after };
+        let settlement = Settlement::new(taken.receipt, 1, release, taken.envelope);
+        let answers = settler.settle(vec![settlement]).await;
+        assert!(answers.iter().all(Result::is_ok));
+        let start = tokio::time::Instant::now();
+        assert!(is_quiet(&mut source).await);
+        let again = receive(&mut source).await.remove(0);
+        assert!(start.elapsed() >= after, "{:?}", start.elapsed());
+        let release = Verdict::Release {
+            after: Duration::ZERO,
+        };
+        let settlement = Settlement::new(again.receipt, 1, release, again.envelope);
+        settler.settle(vec![settlement]).await;
+    }
+}
+
 #[tokio::test]
 async fn suspects_come_alone_and_count_only_once_their_start_is_noted() {
     let transport = MemoryBroker::new(&ConnectOptions::default()).open();
