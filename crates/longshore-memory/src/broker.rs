@@ -5,13 +5,13 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use longshore_core::{ConnectOptions, Transport};
+use longshore_core::{ConnectOptions, ErrorKind, Transport};
 
 use crate::{state::Shared, transport::MemoryTransport};
 
 /// A broker in this process, for tests that open several transports on it as if each were a process.
 ///
-/// Its clock is that of the options it was made with. It lives as long as any transport or source
+/// Its clock and its ids are those of the options it was made with. It lives as long as any transport or source
 /// of it.
 #[derive(Clone)]
 pub struct MemoryBroker {
@@ -30,9 +30,8 @@ impl MemoryBroker {
     /// An empty broker whose queues hold at most `capacity` messages and dead letters each; a publish
     /// beyond that is answered with [`ErrorKind::Full`](longshore_core::ErrorKind::Full).
     pub fn with_capacity(options: &ConnectOptions, capacity: usize) -> Self {
-        let shared = Shared::new(options.clock.clone(), capacity);
         Self {
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared::new(options, capacity)),
         }
     }
 
@@ -41,13 +40,15 @@ impl MemoryBroker {
         Arc::new(MemoryTransport::new(self.shared.clone()))
     }
 
-    /// Ends every lock, as a cut connection to a broker would: the deliveries come back with their
-    /// starts counted, and their sources report the locks as lost.
+    /// Ends every lock and every inbox, as cut connections to a broker would: the deliveries come back
+    /// with their starts counted, their sources report the locks as lost, and the sources of inboxes
+    /// end with an error.
     pub fn lose_locks(&self) {
         self.shared.change(|state, wakers| {
             for queue in state.queues.values_mut() {
                 queue.lose_locks(wakers);
             }
+            state.inboxes.end(None, ErrorKind::Unknown, wakers);
         });
     }
 

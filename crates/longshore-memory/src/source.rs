@@ -19,6 +19,7 @@ use crate::{
     lane::{Consumer, Lane},
     locks::Locks,
     place::Place,
+    reply,
     settler::MemorySettler,
     state::Shared,
 };
@@ -127,7 +128,8 @@ impl MemorySource {
 
     fn deliver(&self, lane: &mut Lane, entry: Entry) -> Option<Delivery> {
         let scope = self.place.scope;
-        let envelope = entry.envelope.clone();
+        let mut envelope = entry.envelope.clone();
+        envelope.reply_to = envelope.reply_to.filter(reply::is_address);
         let (attempt, suspect) = (entry.attempts.saturating_add(1), entry.suspect);
         let defect = self.limits.check(&envelope).err().map(Box::new);
         let tag = lane.consumers.get_mut(&scope)?.locks.hold(entry);

@@ -6,28 +6,31 @@ use std::{
     task::Waker,
 };
 
-use longshore_core::{Clock, Error, ErrorKind, Name, Result};
+use longshore_core::{Clock, ConnectOptions, Error, ErrorKind, Ids, Name, Result};
 
 use crate::{
     lane::{Lane, LaneName},
     queue::Queue,
+    reply::Inboxes,
 };
 
-/// The state and its clock.
+/// The state, its clock and its ids.
 pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn Ids>,
     state: Mutex<State>,
 }
 
 impl Shared {
     /// No queues, each of which may hold `capacity` messages.
-    pub(crate) fn new(clock: Arc<dyn Clock>, capacity: usize) -> Self {
+    pub(crate) fn new(options: &ConnectOptions, capacity: usize) -> Self {
         let state = State {
             capacity,
             ..State::default()
         };
         Self {
-            clock,
+            clock: options.clock.clone(),
+            ids: options.ids.clone(),
             state: Mutex::new(state),
         }
     }
@@ -50,6 +53,7 @@ pub(crate) struct State {
     pub(crate) queues: BTreeMap<Name, Queue>,
     /// The queues bound to each topic.
     pub(crate) topics: BTreeMap<Name, BTreeSet<Name>>,
+    pub(crate) inboxes: Inboxes,
     pub(crate) capacity: usize,
     serial: u64,
 }

@@ -5,22 +5,16 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Waker,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use longshore_core::{
-    Admin, Capabilities, Declare, Destination, Envelope, Error, ErrorKind, Name, Outgoing,
-    Published, Result, Subscribed, Subscription, Topology, Transport, defaults,
+    Admin, Capabilities, Declare, Error, ErrorKind, Outgoing, Published, ReplyAddress, Result,
+    Source, Subscribed, Subscription, Topology, Transport, defaults,
 };
 
-use crate::{
-    delay::delay_is_possible,
-    entry::Entry,
-    source::MemorySource,
-    state::{Shared, State, no_such},
-};
+use crate::{inbox::InboxSource, source::MemorySource, state::Shared};
 
 /// One client of a broker in this process.
 pub(crate) struct MemoryTransport {
@@ -37,6 +31,7 @@ impl MemoryTransport {
         capabilities.lanes = true;
         capabilities.topics = true;
         capabilities.atomic_topics = true;
+        capabilities.replies = true;
         capabilities.longest_delay = Some(defaults::LONGEST_DELAY);
         Self {
             client: shared.change(|state, _| state.serial()),
@@ -92,6 +87,13 @@ impl Transport for MemoryTransport {
         Ok(subscribed)
     }
 
+    async fn inbox(&self) -> Result<(ReplyAddress, Box<dyn Source>)> {
+        self.open()?;
+        let inbox = InboxSource::open(&self.shared, self.client);
+        self.open()?;
+        Ok(inbox)
+    }
+
     fn admin(&self) -> &dyn Admin {
         self
     }
@@ -102,79 +104,9 @@ impl Transport for MemoryTransport {
             for queue in state.queues.values_mut() {
                 queue.end(self.client, wakers);
             }
+            state
+                .inboxes
+                .end(Some(self.client), ErrorKind::Closed, wakers);
         });
     }
-}
-
-impl State {
-    /// Stores one message, or says why not.
-    fn publish(
-        &mut self,
-        outgoing: Outgoing,
-        now: Duration,
-        wakers: &mut Vec<Waker>,
-    ) -> Result<Published> {
-        let Outgoing {
-            to,
-            envelope,
-            delay,
-            ..
-        } = outgoing;
-        delay_is_possible(delay)?;
-        let capacity = self.capacity;
-        match to {
-            Destination::Queue(name, part) => {
-                let queue = self.queue(&name)?;
-                if queue.stored >= capacity {
-                    return Err(full(&name, capacity));
-                }
-                let lane = queue.lane_for(part, envelope.priority.as_ref());
-                let lane = lane.ok_or_else(|| no_such("such lane of the queue", &name))?;
-                queue.add(&lane, Entry::new(envelope, now), now, delay, wakers);
-            }
-            Destination::Topic(topic) => {
-                self.publish_to_topic(&topic, &envelope, now, delay, wakers)?;
-            }
-            _ => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    "the memory transport has no request/reply",
-                ));
-            }
-        }
-        Ok(Published::Accepted)
-    }
-
-    /// A copy to every bound queue, or to none where one of them is full.
-    fn publish_to_topic(
-        &mut self,
-        topic: &Name,
-        envelope: &Envelope,
-        now: Duration,
-        delay: Duration,
-        wakers: &mut Vec<Waker>,
-    ) -> Result<()> {
-        let bound = self.topics.get(topic).filter(|queues| !queues.is_empty());
-        let bound = bound.ok_or_else(|| no_such("queue bound to the topic", topic))?;
-        for name in bound {
-            let stored = self.queues.get(name).map_or(0, |queue| queue.stored);
-            if stored >= self.capacity {
-                return Err(full(name, self.capacity));
-            }
-        }
-        for name in bound {
-            if let Some(queue) = self.queues.get_mut(name) {
-                let lane = queue.lane_of_topic(envelope.priority.as_ref());
-                queue.add(&lane, Entry::new(envelope.clone(), now), now, delay, wakers);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn full(queue: &Name, capacity: usize) -> Error {
-    Error::new(
-        ErrorKind::Full,
-        format!("the queue \"{queue}\" holds {capacity} messages and dead letters, its capacity"),
-    )
 }

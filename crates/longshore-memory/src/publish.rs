@@ -1,0 +1,85 @@
+//! Storing what is published.
+
+use std::{task::Waker, time::Duration};
+
+use longshore_core::{Destination, Envelope, Error, ErrorKind, Name, Outgoing, Published, Result};
+
+use crate::{
+    delay::delay_is_possible,
+    entry::Entry,
+    state::{State, no_such},
+};
+
+impl State {
+    /// Stores one message, or says why not.
+    pub(crate) fn publish(
+        &mut self,
+        outgoing: Outgoing,
+        now: Duration,
+        wakers: &mut Vec<Waker>,
+    ) -> Result<Published> {
+        let Outgoing {
+            to,
+            envelope,
+            delay,
+            ..
+        } = outgoing;
+        delay_is_possible(delay)?;
+        let capacity = self.capacity;
+        match to {
+            Destination::Queue(name, part) => {
+                let queue = self.queue(&name)?;
+                if queue.stored >= capacity {
+                    return Err(full(&name, capacity));
+                }
+                let lane = queue.lane_for(part, envelope.priority.as_ref());
+                let lane = lane.ok_or_else(|| no_such("such lane of the queue", &name))?;
+                queue.add(&lane, Entry::new(envelope, now), now, delay, wakers);
+            }
+            Destination::Topic(topic) => {
+                self.publish_to_topic(&topic, &envelope, now, delay, wakers)?;
+            }
+            Destination::Reply(address) => self.inboxes.deliver(&address, envelope, wakers),
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "the memory transport does not know this destination",
+                ));
+            }
+        }
+        Ok(Published::Accepted)
+    }
+
+    /// A copy to every bound queue, or to none where one of them is full.
+    fn publish_to_topic(
+        &mut self,
+        topic: &Name,
+        envelope: &Envelope,
+        now: Duration,
+        delay: Duration,
+        wakers: &mut Vec<Waker>,
+    ) -> Result<()> {
+        let bound = self.topics.get(topic).filter(|queues| !queues.is_empty());
+        let bound = bound.ok_or_else(|| no_such("queue bound to the topic", topic))?;
+        for name in bound {
+            let stored = self.queues.get(name).map_or(0, |queue| queue.stored);
+            if stored >= self.capacity {
+                return Err(full(name, self.capacity));
+            }
+        }
+        for name in bound {
+            if let Some(queue) = self.queues.get_mut(name) {
+                let lane = queue.lane_of_topic(envelope.priority.as_ref());
+                queue.add(&lane, Entry::new(envelope.clone(), now), now, delay, wakers);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn full(queue: &Name, capacity: usize) -> Error {
+    Error::new(
+        ErrorKind::Full,
+        format!("the queue \"{queue}\" holds {capacity} messages and dead letters, its capacity"),
+    )
+}
