@@ -54,6 +54,39 @@ fn delayed_prints_what_its_header_says() {
     assert_eq!(run("delayed", &[]), expected("delayed"));
 }
 
+/// Inside the process, and on each broker, which may differ in these lines.
+fn everywhere(example: &str, on_rabbitmq: &[(&str, &str)]) {
+    let wanted = expected(example);
+    assert_eq!(run(example, &[]), wanted, "in memory");
+    let on_redis = run(example, &["--url", &brokers::redis_url().unwrap()]);
+    assert_eq!(on_redis, wanted, "on Redis");
+    let told = on_rabbitmq
+        .iter()
+        .fold(wanted, |text, (here, there)| text.replace(here, there));
+    let on_rabbitmq = run(example, &["--url", &brokers::amqp_url().unwrap()]);
+    assert_eq!(on_rabbitmq, told, "on RabbitMQ");
+}
+
+#[test]
+fn sessions_prints_what_its_header_says_on_every_transport() {
+    everywhere("sessions", &[]);
+}
+
+#[test]
+fn priorities_prints_what_its_header_says_on_every_transport() {
+    everywhere("priorities", &[]);
+}
+
+#[test]
+fn dedup_prints_what_its_header_says_on_every_transport() {
+    everywhere("dedup", &[("Duplicate", "Accepted")]);
+}
+
+#[test]
+fn request_reply_prints_what_its_header_says_on_every_transport() {
+    everywhere("request_reply", &[]);
+}
+
 fn produce_and_consume(url: &str) {
     let queue = unique("orders");
     let arguments = ["--url", url, "--queue", &queue, "--count", "3"];
