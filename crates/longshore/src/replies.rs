@@ -323,3 +323,37 @@ impl<R> fmt::Debug for Replies<R> {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::ConnectOptions;
+    use longshore_memory::MemoryBroker;
+
+    use super::*;
+    use crate::Message;
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Ask;
+    impl Message for Ask {
+        const TYPE: &'static str = "ask";
+    }
+    impl Request for Ask {
+        type Reply = u8;
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_given_up_leaves_nothing_behind_and_all_share_one_address() {
+        let transport = MemoryBroker::new(&ConnectOptions::default()).open();
+        let inbox = Inbox::new("memory");
+        let mut expected = Vec::new();
+        for id in ["a", "b"] {
+            let wait = Duration::from_secs(60);
+            let asked = inbox.expect::<Ask>(&transport, id.into(), wait, false);
+            expected.push(asked.await.expect("an inbox"));
+        }
+        assert_eq!(expected[0].0, expected[1].0);
+        assert_eq!(inbox.desk.state().asked.len(), 2);
+        drop(expected);
+        assert!(inbox.desk.state().asked.is_empty());
+    }
+}

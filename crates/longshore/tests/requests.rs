@@ -383,14 +383,22 @@ async fn a_reply_part_after_the_end_of_the_handler_is_refused() {
     worker.stop().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_request_that_is_given_up_leaves_nothing_behind() {
+#[tokio::test]
+async fn replies_that_nobody_takes_are_bounded_and_the_stream_says_so() {
     let under_test = QueueUnderTest::new();
-    for symbol in 0..3 {
-        let asked = tokio::time::timeout(QUICK, ask(&under_test, symbol)).await;
-        assert!(asked.is_err(), "there is no worker");
-    }
-    let worker = work(&under_test, desk()).await;
-    assert_eq!(ask(&under_test, 300).await.unwrap(), Quote::Price(600));
+    let router = Router::new().handle_fn(|_: GetQuote, cx: Context| async move {
+        for _ in 0..1_100 {
+            cx.reply_part(&Quote::Working(0)).await?;
+        }
+        Ok(Reply(Quote::Price(1)))
+    });
+    let worker = work(&under_test, router).await;
+    let replies = ask(&under_test, 1).stream().await.unwrap();
+    under_test.settled().await;
+    let seen: Vec<_> = replies.collect().await;
+    let (last, parts) = seen.split_last().unwrap();
+    assert_eq!(parts.len(), 1_024);
+    assert!(parts.iter().all(Result::is_ok));
+    assert!(matches!(last, Err(RequestError::Overrun)), "{last:?}");
     worker.stop().await;
 }
