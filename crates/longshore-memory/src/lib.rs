@@ -16,13 +16,19 @@ mod entry;
 mod inbox;
 mod lane;
 mod locks;
+#[allow(dead_code, reason = "publishing takes ids next")]
+mod mark;
+#[allow(dead_code, reason = "publishing takes ids next")]
+mod marks;
 mod place;
 mod publish;
 mod queue;
 mod reply;
+mod session;
 mod settler;
 mod source;
 mod state;
+mod store;
 mod topology;
 mod transport;
 
@@ -31,6 +37,7 @@ use std::sync::Arc;
 use longshore_core::{ConnectOptions, Result, Transport};
 
 pub use broker::MemoryBroker;
+pub use store::MemoryStore;
 
 /// Opens a transport to a broker in this process.
 ///

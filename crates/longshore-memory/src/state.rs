@@ -12,12 +12,14 @@ use crate::{
     lane::{Lane, LaneName},
     queue::Queue,
     reply::Inboxes,
+    store::MemoryStore,
 };
 
 /// The state, its clock and its ids.
 pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn Ids>,
+    pub(crate) store: Arc<MemoryStore>,
     state: Mutex<State>,
 }
 
@@ -31,6 +33,7 @@ impl Shared {
         Self {
             clock: options.clock.clone(),
             ids: options.ids.clone(),
+            store: Arc::new(MemoryStore::of_broker(options.clock.clone())),
             state: Mutex::new(state),
         }
     }

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use longshore_core::{
     Admin, Capabilities, Declare, Error, ErrorKind, Outgoing, Published, ReplyAddress, Result,
-    Source, Subscribed, Subscription, Topology, Transport, defaults,
+    Source, Store, Subscribed, Subscription, Topology, Transport, defaults,
 };
 
 use crate::{inbox::InboxSource, source::MemorySource, state::Shared};
@@ -85,6 +85,11 @@ impl Transport for MemoryTransport {
         // A close in between has ended the sources it saw; this one it may not have seen.
         self.open()?;
         Ok(subscribed)
+    }
+
+    /// That of the broker, shared by all its clients: see [`MemoryStore`](crate::MemoryStore).
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        Some(self.shared.store.clone())
     }
 
     async fn inbox(&self) -> Result<(ReplyAddress, Box<dyn Source>)> {
