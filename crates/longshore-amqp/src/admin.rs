@@ -6,7 +6,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use lapin::types::{FieldTable, ShortString};
+use lapin::{
+    BasicProperties,
+    types::{FieldTable, ShortString},
+};
 use longshore_core::{
     Admin, Clock, DeadLetter, Declare, Defect, Envelope, Error, ErrorKind, Limits, Name, Reason,
     Result, Stats, Text,
@@ -20,6 +23,8 @@ use crate::{
     link::Link,
     names,
     objects::declare_queue,
+    parts::Parts,
+    prepared::is_missing,
     publisher::{Letter, Publisher},
     session::Dialer,
 };
@@ -27,6 +32,7 @@ use crate::{
 /// Figures and dead letters, as far as AMQP gives them.
 pub(crate) struct AmqpAdmin {
     pub(crate) dialer: Dialer,
+    pub(crate) parts: Arc<Parts>,
     pub(crate) publishing: Arc<Link>,
     pub(crate) copies: Arc<Publisher>,
     pub(crate) replies: ReplyRule,
@@ -54,11 +60,29 @@ impl AmqpAdmin {
                  be sent back unaltered; it can only be discarded",
             )
         })?;
+        let properties = restored(&native.properties, &self.dialer.address.credentials.user);
+        let lane = lane(queue, envelope, &native.properties);
+        let physical = lane.as_deref().unwrap_or(queue);
+        match self.send(physical, &properties, envelope).await {
+            // It came by a topic and this queue has no such lane, or not any more.
+            Err(error) if is_missing(&error) && lane.is_some() => {
+                self.send(queue, &properties, envelope).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn send(
+        &self,
+        physical: &str,
+        properties: &BasicProperties,
+        envelope: &Envelope,
+    ) -> Result<()> {
         let letter = Letter {
             exchange: ShortString::default(),
-            routing_key: short("queue name", queue)?,
+            routing_key: short("queue name", physical)?,
             mandatory: true,
-            properties: restored(&native.properties, &self.dialer.address.credentials.user),
+            properties: properties.clone(),
             body: envelope.body.clone(),
         };
         let answer = self.copies.publish(vec![letter]).await.pop();
@@ -117,6 +141,18 @@ impl AmqpAdmin {
             .map(|answer| answer.unwrap_or_else(|| Err(missing())))
             .collect()
     }
+}
+
+/// The physical queue of the lane a dead letter came from, where that is not the normal one. The broker
+/// says it of what it moved itself, every copy of ours says it in its priority.
+fn lane(queue: &Name, envelope: &Envelope, properties: &BasicProperties) -> Option<String> {
+    let moved = obituary(properties).queue;
+    let moved = moved
+        .as_deref()
+        .and_then(|from| names::lane_of(queue, from));
+    // Whatever else a publisher wrote there names no lane.
+    let lane = names::lane_name(moved.or(envelope.priority.as_deref())?).ok()?;
+    Some(names::lane(queue, &lane))
 }
 
 /// A dead letter as an operator sees it.
@@ -187,18 +223,26 @@ fn derived(
 
 #[async_trait]
 impl Admin for AmqpAdmin {
+    /// Of the plain queue, and of the other parts this client has declared, consumed or published to.
     async fn stats(&self, queue: &Name) -> Result<Stats> {
         let session = self.publishing.session().await?;
         let figures = async |name: &str| {
             declare_queue(&session, name, FieldTable::default(), Declare::Verify).await
         };
-        let lane = figures(queue).await?;
+        let mut parts = vec![figures(queue).await?];
+        for part in self.parts.of(queue) {
+            match figures(&part).await {
+                Ok(part) => parts.push(part),
+                Err(error) if is_missing(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let quarantine = figures(&names::quarantine(queue)).await?;
         let dead = figures(&names::dead(queue)).await?;
         let mut stats = Stats::default();
-        stats.ready = lane.ready + quarantine.ready;
+        stats.ready = parts.iter().map(|part| part.ready).sum::<u64>() + quarantine.ready;
         stats.dead = dead.ready;
-        stats.consumers = Some(lane.consumers);
+        stats.consumers = Some(parts.iter().map(|part| part.consumers).sum());
         Ok(stats)
     }
 

@@ -10,7 +10,10 @@ use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
-use longshore_core::{Defect, Envelope, Error, ErrorKind, Reason, ReplyAddress, Result, Text};
+use longshore_core::{
+    Defect, Delivery, Envelope, Error, ErrorKind, Limits, Part, Reason, Receipt, ReplyAddress,
+    Result, Standing, Text,
+};
 
 use crate::{guard::Server, headers};
 
@@ -37,8 +40,30 @@ pub(crate) struct Arrived {
     /// How often this copy came back to the queue, as the broker says. Until it came back once the
     /// broker sets no counter, and what stands in its place a publisher wrote.
     pub(crate) returns: u32,
+    /// It was sent back from the dead letters.
+    pub(crate) redriven: bool,
     /// What the guard found.
     pub(crate) defect: Option<Defect>,
+}
+
+impl Arrived {
+    /// Hands it out under this lock.
+    pub(crate) fn delivery(self, receipt: Receipt, part: Part, limits: &Limits) -> Delivery {
+        let defect = self.defect.or_else(|| limits.check(&self.envelope).err());
+        Delivery {
+            envelope: self.envelope,
+            receipt,
+            part,
+            attempt: self.attempts.saturating_add(self.returns).saturating_add(1),
+            suspect: false,
+            alone: false,
+            standing: match self.redriven {
+                true => Standing::Exempt,
+                false => Standing::Unknown,
+            },
+            defect: defect.map(Box::new),
+        }
+    }
 }
 
 /// Where replies may go.
@@ -88,6 +113,7 @@ pub(crate) fn arrived(
     let count = |name| headers::number(table, name);
     let returns = counter.and_then(count);
     let attempts = attempts(table);
+    let redriven = table.inner().get(headers::REDRIVEN) == Some(&AMQPValue::Boolean(true));
 
     let text = |property: &Option<ShortString>| -> Text {
         property
@@ -126,6 +152,7 @@ pub(crate) fn arrived(
         envelope,
         attempts,
         returns: returns.map_or(0, clamped),
+        redriven,
         defect: defect.map(|(defect, _)| defect),
     }
 }
@@ -185,9 +212,23 @@ pub(crate) fn long(text: impl AsRef<[u8]>) -> AMQPValue {
 /// # Errors
 /// [`ErrorKind::Invalid`] for what AMQP cannot carry.
 pub(crate) fn first(envelope: &Envelope) -> Result<BasicProperties> {
+    published(envelope, headers::is_users)
+}
+
+/// The properties of a reply, which alone has headers of the framework's.
+///
+/// # Errors
+/// See [`first`].
+pub(crate) fn reply(envelope: &Envelope) -> Result<BasicProperties> {
+    published(envelope, |name| {
+        headers::is_users(name) || headers::is_replys(name)
+    })
+}
+
+fn published(envelope: &Envelope, may_have: fn(&str) -> bool) -> Result<BasicProperties> {
     let mut table = FieldTable::default();
     for (name, value) in &envelope.headers {
-        if !headers::is_users(name) {
+        if !may_have(name) {
             return Err(Error::new(
                 ErrorKind::Invalid,
                 format!(
@@ -196,7 +237,12 @@ pub(crate) fn first(envelope: &Envelope) -> Result<BasicProperties> {
                 ),
             ));
         }
-        table.insert(short("header name", name)?, long(value));
+        let number = || std::str::from_utf8(value).ok()?.parse().ok();
+        let value = match &**name {
+            headers::REPLY_NUMBER => number().map_or_else(|| long(value), AMQPValue::LongLongInt),
+            _ => long(value),
+        };
+        table.insert(short("header name", name)?, value);
     }
     if let Some(key) = &envelope.key {
         table.insert(headers::KEY.into(), long(key.as_bytes()));

@@ -52,7 +52,8 @@ pub(crate) fn dead(
     death: &Death<'_>,
     frame_max: usize,
 ) -> Result<BasicProperties> {
-    let (properties, mut table) = base(envelope)?;
+    let (properties, table) = base(envelope)?;
+    let mut table = without(&table, headers::REDRIVEN);
     let reason = death.reason.as_str();
     table.insert(headers::DEAD_REASON.into(), long(reason));
     table.insert(
@@ -97,7 +98,7 @@ fn cut(text: &str, longest: usize) -> &str {
     text.get(..end).unwrap_or(text)
 }
 
-/// The properties a dead letter had when it was first published.
+/// The properties a dead letter had when it was first published, and the mark of a redrive.
 ///
 /// `user` is who we are at this broker: the only `user_id` it takes from us.
 pub(crate) fn restored(dead: &BasicProperties, user: &str) -> BasicProperties {
@@ -175,6 +176,7 @@ pub(crate) fn restored(dead: &BasicProperties, user: &str) -> BasicProperties {
     } else if let Some(publisher) = publisher {
         kept.insert(headers::USER_ID.into(), long(publisher));
     }
+    kept.insert(headers::REDRIVEN.into(), AMQPValue::Boolean(true));
     with_table(properties, kept)
 }
 
@@ -220,10 +222,17 @@ fn base(envelope: &Envelope) -> Result<(BasicProperties, FieldTable)> {
                 | headers::EXPIRES_AT
                 | headers::ORIGINAL
                 | headers::USER_ID
+                | headers::REDRIVEN
         );
         if ours || headers::is_users(name.as_str()) {
             kept.insert(name.clone(), value.clone());
         }
+    }
+    // Its lane, which a plain client need not name.
+    if let Some(lane) = &envelope.priority
+        && headers::text(&kept, headers::PRIORITY).as_deref() != Some(lane)
+    {
+        kept.insert(headers::PRIORITY.into(), long(lane.as_bytes()));
     }
     let mut original = match kept.inner().get(headers::ORIGINAL) {
         Some(AMQPValue::FieldTable(original)) => original.clone(),
@@ -314,6 +323,8 @@ pub(crate) struct Obituary {
     pub(crate) detail: String,
     pub(crate) attempts: u32,
     pub(crate) at: Option<u64>,
+    /// Out of which queue the broker moved it, where it did.
+    pub(crate) queue: Option<String>,
     /// The broker's own reason of the last move, such as `rejected` or `expired`.
     pub(crate) brokers: Option<String>,
 }
@@ -342,6 +353,7 @@ pub(crate) fn obituary(properties: &BasicProperties) -> Obituary {
             detail: String::new(),
             attempts: attempts(table),
             at: seconds.and_then(|seconds| seconds.checked_mul(1000)),
+            queue: last.and_then(|death| headers::text(death, "queue")),
             brokers: reason.map(|reason| printable(&reason, 32)),
         };
     }
@@ -352,6 +364,7 @@ pub(crate) fn obituary(properties: &BasicProperties) -> Obituary {
         detail: cut(&detail, LONGEST_DETAIL).to_owned(),
         attempts: counted.map_or_else(|| attempts(table), clamped),
         at: headers::number(table, headers::DEAD_TIME),
+        queue: None,
         brokers: None,
     }
 }

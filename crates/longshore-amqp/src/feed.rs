@@ -9,14 +9,14 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
-use longshore_core::{Delivery, Error, ErrorKind, Result, Standing, Text};
+use longshore_core::{Error, ErrorKind, Result, Text};
 use tokio::{
     sync::{oneshot, watch},
     time::{sleep, timeout},
 };
 
 use crate::{
-    convert::{Arrived, arrived, counter, short},
+    convert::{arrived, counter, short},
     error::told,
     held::Held,
     intake::{Intake, Slot},
@@ -318,7 +318,7 @@ impl Feed {
         let deliveries = messages.into_iter().filter_map(|message| {
             let tag = message.delivery_tag;
             held.arrived(tag);
-            let arrived = arrived(
+            let mut arrived = arrived(
                 message.properties,
                 message.data,
                 marker,
@@ -326,6 +326,10 @@ impl Feed {
                 &self.plan.replies,
                 now,
             );
+            // Where it lies counts, whatever a plain client wrote or left out: it must come back here.
+            if let Some(lane) = self.plan.lane_name() {
+                arrived.envelope.priority = Some(lane);
+            }
             if self.slot == Slot::Lane && is_suspect(&self.plan, &arrived) {
                 let diversion = Diversion {
                     plan: self.plan.clone(),
@@ -333,34 +337,14 @@ impl Feed {
                     link: self.link.clone(),
                 };
                 let moved = diversion.start(held.clone(), tag, &arrived);
-                let under_way = self.intake.divert();
+                let under_way = self.plan.gate.pass();
                 diversions.push(async move { drop((moved.await, under_way)) }.boxed());
                 return None;
             }
-            Some(self.delivery(held, tag, arrived))
+            Some(arrived.delivery(held.receipt(tag), self.plan.part, &self.plan.limits))
         });
         self.intake
             .push(held, deliveries.collect::<Vec<_>>().into_iter());
-    }
-
-    fn delivery(&self, held: &Held, tag: u64, arrived: Arrived) -> Delivery {
-        let Arrived {
-            envelope,
-            attempts,
-            returns,
-            defect,
-        } = arrived;
-        let defect = defect.or_else(|| self.plan.limits.check(&envelope).err());
-        Delivery {
-            envelope,
-            receipt: held.receipt(tag),
-            part: self.plan.part,
-            attempt: attempts.saturating_add(returns).saturating_add(1),
-            suspect: false,
-            alone: false,
-            standing: Standing::Unknown,
-            defect: defect.map(Box::new),
-        }
     }
 }
 

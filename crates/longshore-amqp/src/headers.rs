@@ -12,6 +12,12 @@ pub(crate) const SENT_AT: &str = "longshore-sent-at";
 pub(crate) const EXPIRES_AT: &str = "longshore-expires-at";
 /// Starts used up before this copy was published.
 pub(crate) const ATTEMPTS: &str = "longshore-attempts";
+/// It was sent back from the dead letters, so no dedup window holds it up.
+pub(crate) const REDRIVEN: &str = "longshore-redriven";
+/// What part of an answer a reply is, and which number that part has. The framework writes and reads
+/// them, as headers of the envelope.
+pub(crate) const REPLY: &str = "longshore-reply";
+pub(crate) const REPLY_NUMBER: &str = "longshore-reply-number";
 /// Properties of the original that a copy must not carry as such.
 pub(crate) const ORIGINAL: &str = "longshore-original";
 /// Who published the original: the broker refuses the property from anybody else.
@@ -47,6 +53,11 @@ pub(crate) fn is_brokers(name: &str) -> bool {
 /// Whether a user may see this header and a copy carries it.
 pub(crate) fn is_users(name: &str) -> bool {
     !is_brokers(name) && !name.starts_with(RESERVED)
+}
+
+/// Whether the framework may set this header on a reply and reads it there.
+pub(crate) fn is_replys(name: &str) -> bool {
+    matches!(name, REPLY | REPLY_NUMBER)
 }
 
 /// A header that is text, as plain clients write and read it.

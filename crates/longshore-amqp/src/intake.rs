@@ -10,7 +10,7 @@ use futures_util::task::AtomicWaker;
 use longshore_core::{Delivery, Receipt, Text};
 use tokio::sync::Notify;
 
-use crate::held::Held;
+use crate::{gate::Gate, held::Held};
 
 /// Which of the two channels of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +23,9 @@ pub(crate) enum Slot {
 #[derive(Default)]
 pub(crate) struct Intake {
     inner: Mutex<Inner>,
+    gate: Arc<Gate>,
     settled: Notify,
-    arrival: AtomicWaker,
+    arrival: Arc<AtomicWaker>,
     loss: AtomicWaker,
 }
 
@@ -38,21 +39,19 @@ struct Inner {
     stopping: bool,
     /// Which slots will bring nothing more.
     drained: [bool; 2],
-    /// Suspects on their way to the quarantine.
-    diverting: usize,
-}
-
-/// A suspect is on its way to the quarantine as long as this lives.
-pub(crate) struct UnderWay(Arc<Intake>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.lock().diverting -= 1;
-        self.0.arrival.wake();
-    }
 }
 
 impl Intake {
+    /// Hands nothing out of the quarantine while this gate is shut.
+    pub(crate) fn behind(gate: Arc<Gate>) -> Self {
+        let intake = Self {
+            gate,
+            ..Self::default()
+        };
+        intake.gate.wakes(&intake.arrival);
+        intake
+    }
+
     /// A channel begins to deliver.
     pub(crate) fn open(&self, slot: Slot, held: Arc<Held>) {
         let mut inner = self.lock();
@@ -69,13 +68,6 @@ impl Intake {
         inner.ready.extend(deliveries);
         drop(inner);
         self.arrival.wake();
-    }
-
-    /// A suspect is being moved. Until it is, nothing is handed out from the quarantine: whatever
-    /// kills this process there would cost the others, half moved, one more attempt.
-    pub(crate) fn divert(self: &Arc<Self>) -> UnderWay {
-        self.lock().diverting += 1;
-        UnderWay(self.clone())
     }
 
     /// A channel has ended: what it delivered and nobody took is forgotten, the rest is lost.
@@ -152,12 +144,13 @@ impl Intake {
         into: &mut Vec<Delivery>,
     ) -> Poll<usize> {
         self.arrival.register(cx.waker());
+        let shut = self.gate.is_shut();
         let mut inner = self.lock();
         let (mut count, mut waiting) = (0, VecDeque::new());
         while count < max
             && let Some((held, delivery)) = inner.ready.pop_front()
         {
-            if held.quarantine && inner.diverting > 0 {
+            if held.quarantine && shut {
                 waiting.push_back((held, delivery));
                 continue;
             }

@@ -1,6 +1,6 @@
 //! What things are called on the broker. Frozen as version 1 in `docs/wire.md`.
 
-use longshore_core::{Error, ErrorKind, Part, Result, Topology};
+use longshore_core::{Error, ErrorKind, Name, Part, Result, Topology, printable};
 
 /// The physical queue of a part.
 ///
@@ -11,7 +11,7 @@ pub(crate) fn part(topology: &Topology, part: Part) -> Result<String> {
     match part {
         Part::Lane(0) => Ok(queue.to_string()),
         Part::Lane(lane) => match topology.lane(lane) {
-            Some(name) => Ok(format!("{queue}.p.{name}")),
+            Some(name) => Ok(self::lane(queue, name)),
             None => Err(Error::new(
                 ErrorKind::Invalid,
                 format!("the queue \"{queue}\" has no lane {lane}"),
@@ -26,6 +26,45 @@ pub(crate) fn part(topology: &Topology, part: Part) -> Result<String> {
             format!("this transport does not know {other:?}"),
         )),
     }
+}
+
+/// What the normal lane is called where it needs a name.
+pub(crate) const NORMAL: &str = "normal";
+
+/// The name of a lane beside the normal one. It has no dot: it is one word of a routing key, and no
+/// other queue may be named like its physical queue.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`].
+pub(crate) fn lane_name(name: &str) -> Result<Name> {
+    if name.contains('.') || name == NORMAL {
+        let shown = printable(name, 64);
+        let why = format!("a lane cannot be named \"{shown}\": no '.', and not \"{NORMAL}\"");
+        return Err(Error::new(ErrorKind::Invalid, why));
+    }
+    Name::new(name)
+}
+
+/// The physical queue of a lane beside the normal one.
+pub(crate) fn lane(queue: &str, lane: &str) -> String {
+    format!("{queue}{LANE}{lane}")
+}
+
+const LANE: &str = ".p.";
+
+/// Which lane of this queue a physical queue is, where it is one beside the normal one.
+pub(crate) fn lane_of<'a>(queue: &str, physical: &'a str) -> Option<&'a str> {
+    physical.strip_prefix(queue)?.strip_prefix(LANE)
+}
+
+/// The exchange that sends each message of a topic to its lane.
+pub(crate) fn lanes(queue: &str) -> String {
+    format!("longshore.lanes.{queue}")
+}
+
+/// The exchange for what no lane takes. No suffix of [`lanes`]: that could be another queue's.
+pub(crate) fn rest(queue: &str) -> String {
+    format!("longshore.rest.{queue}")
 }
 
 /// Where dead letters of a queue wait for an operator.
@@ -45,8 +84,6 @@ pub(crate) fn lock(queue: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use longshore_core::Name;
-
     use super::*;
 
     #[test]

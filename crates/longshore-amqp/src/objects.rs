@@ -2,7 +2,10 @@
 
 use lapin::{
     Channel, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{
+        ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions,
+        QueueDeclareOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 use longshore_core::{Declare, Error, ErrorKind, Result};
@@ -122,6 +125,61 @@ pub(crate) async fn bind_on(
         bound,
     )
     .await
+}
+
+/// Passes on what an exchange gets with this key to another.
+pub(crate) async fn bind_exchange(
+    session: &Session,
+    to: &str,
+    from: &str,
+    key: &str,
+) -> Result<()> {
+    let channel = session.channel().await?;
+    let bound = channel.exchange_bind(
+        short("exchange name", to)?,
+        short("exchange name", from)?,
+        short("binding", key)?,
+        ExchangeBindOptions::default(),
+        FieldTable::default(),
+    );
+    answered(&format!("binding \"{to}\" to \"{from}\""), to, bound).await
+}
+
+/// Undoes [`bind`]. What was not bound is no error.
+pub(crate) async fn unbind(
+    session: &Session,
+    queue: &str,
+    exchange: &str,
+    key: &str,
+) -> Result<()> {
+    let channel = session.channel().await?;
+    let unbound = channel.queue_unbind(
+        short("queue name", queue)?,
+        short("exchange name", exchange)?,
+        short("binding", key)?,
+        FieldTable::default(),
+    );
+    let doing = format!("unbinding \"{queue}\" from \"{exchange}\"");
+    answered(&doing, queue, unbound).await
+}
+
+/// Undoes [`bind_exchange`]. What was not bound is no error.
+pub(crate) async fn unbind_exchange(
+    session: &Session,
+    to: &str,
+    from: &str,
+    key: &str,
+) -> Result<()> {
+    let channel = session.channel().await?;
+    let unbound = channel.exchange_unbind(
+        short("exchange name", to)?,
+        short("exchange name", from)?,
+        short("binding", key)?,
+        ExchangeUnbindOptions::default(),
+        FieldTable::default(),
+    );
+    let doing = format!("unbinding \"{to}\" from \"{from}\"");
+    answered(&doing, to, unbound).await
 }
 
 /// Waits for an answer and tells a refusal in words.

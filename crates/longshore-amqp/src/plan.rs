@@ -2,21 +2,33 @@
 
 use std::sync::Arc;
 
-use longshore_core::{Clock, Declare, Limits, Part, Topology};
+use longshore_core::{Clock, Declare, Limits, Part, Text, Topology};
 
-use crate::convert::ReplyRule;
+use crate::{convert::ReplyRule, gate::Gate};
 
 /// What both feeds and the settler of a subscription know of it.
 pub(crate) struct Plan {
     pub(crate) topology: Arc<Topology>,
     pub(crate) declare: Declare,
     pub(crate) part: Part,
-    /// The logical queue, whose dead letters these become.
+    /// The physical queue.
     pub(crate) lane: String,
+    /// Of all lanes together: however many there are, one suspect runs at a time.
     pub(crate) quarantine: String,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) dead: String,
     pub(crate) suspect_returns: u32,
     pub(crate) limits: Limits,
     pub(crate) replies: ReplyRule,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Plan {
+    /// The name of this lane, where it is one beside the normal one.
+    pub(crate) fn lane_name(&self) -> Option<Text> {
+        match self.part {
+            Part::Lane(lane) => Some(self.topology.lane(lane)?.as_str().into()),
+            _ => None,
+        }
+    }
 }

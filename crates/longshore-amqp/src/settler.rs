@@ -195,7 +195,10 @@ fn goes_back(one: &Move) -> bool {
 impl Inner {
     async fn move_all(&self, moves: Vec<Move>) -> Vec<(usize, Answer)> {
         let mut answers = Vec::with_capacity(moves.len());
-        let delayed = |m: &Move| matches!(&m.settlement.verdict, Verdict::Retry { after } if !after.is_zero());
+        let delayed = |m: &Move| match &m.settlement.verdict {
+            Verdict::Retry { after } | Verdict::Release { after } => !after.is_zero(),
+            _ => false,
+        };
         let ladder = match moves.iter().any(delayed) {
             true => self.prepared.has(&Need::Ladder).await,
             false => Ok(()),
@@ -290,6 +293,15 @@ impl Inner {
             let letter = letter(ShortString::default(), to, properties, envelope);
             Ok(Way::Copy(Box::new(letter)))
         };
+        let back = |after, properties| {
+            let Some((exchange, key)) = Ladder::route(after, queue) else {
+                return direct(queue, properties);
+            };
+            let exchange = short("exchange name", &exchange)?;
+            let key = short("routing key", &key)?;
+            let letter = letter(exchange, key, properties, envelope);
+            Ok(Way::Copy(Box::new(letter)))
+        };
         match &settlement.verdict {
             Verdict::DeadLetter { .. } if blanked => Ok(Way::Reject),
             Verdict::DeadLetter { reason, detail } => {
@@ -305,20 +317,11 @@ impl Inner {
                     Err(_) => Ok(Way::Reject),
                 }
             }
-            Verdict::Retry { after } => {
-                let properties = again(envelope, settlement.attempt)?;
-                let Some((exchange, key)) = Ladder::route(*after, queue) else {
-                    return direct(queue, properties);
-                };
-                let exchange = short("exchange name", &exchange)?;
-                let key = short("routing key", &key)?;
-                let letter = letter(exchange, key, properties, envelope);
-                Ok(Way::Copy(Box::new(letter)))
-            }
             Verdict::Release { .. } if blanked => Ok(Way::Requeue),
-            Verdict::Release { .. } => {
-                let properties = again(envelope, settlement.attempt.saturating_sub(1))?;
-                direct(queue, properties)
+            Verdict::Retry { after } => back(*after, again(envelope, settlement.attempt)?),
+            Verdict::Release { after } => {
+                let attempts = settlement.attempt.saturating_sub(1);
+                back(*after, again(envelope, attempts)?)
             }
             other => Err(Error::new(
                 ErrorKind::Unsupported,

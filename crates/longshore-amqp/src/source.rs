@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use longshore_core::{Delivery, Error, ErrorKind, Receipt, Result, Source, Text};
+use longshore_core::{Delivery, Error, ErrorKind, Part, Receipt, Result, Source, Text};
 use tokio::{
     sync::{oneshot, watch},
     task::AbortHandle,
@@ -19,11 +19,11 @@ use crate::{
     publisher::Publisher,
 };
 
-/// A lane and its quarantine.
+/// A lane; with the normal one also the quarantine, because one worker consumes that once.
 pub(crate) struct AmqpSource {
     intake: Arc<Intake>,
     intent: watch::Sender<Intent>,
-    feeds: [AbortHandle; 2],
+    feeds: Vec<AbortHandle>,
 }
 
 impl AmqpSource {
@@ -40,7 +40,7 @@ impl AmqpSource {
         prefetch: u16,
         declared: u64,
     ) -> Result<(Self, Arc<Intake>)> {
-        let intake = Arc::new(Intake::default());
+        let intake = Arc::new(Intake::behind(plan.gate.clone()));
         let stop = false;
         let intent = watch::Sender::new(Intent { stop, prefetch });
         let mut tries = Vec::new();
@@ -59,7 +59,11 @@ impl AmqpSource {
             };
             tokio::spawn(feed.run()).abort_handle()
         };
-        let feeds = [feed(Slot::Lane), feed(Slot::Quarantine)];
+        let mut feeds = vec![feed(Slot::Lane)];
+        match plan.part {
+            Part::Lane(0) => feeds.push(feed(Slot::Quarantine)),
+            _ => intake.drained(Slot::Quarantine),
+        }
         let source = Self {
             intake: intake.clone(),
             intent,

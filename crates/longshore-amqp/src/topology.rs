@@ -3,17 +3,14 @@
 
 use std::time::Duration;
 
-use lapin::{
-    ExchangeKind,
-    types::{AMQPValue, FieldTable},
-};
+use lapin::types::{AMQPValue, FieldTable};
 use longshore_core::{Declare, Part, Result, Topology};
 
 use crate::{
     convert::long,
     delay::Ladder,
-    names,
-    objects::{bind, declare_exchange, declare_queue, lasting, verify_topic},
+    fan_out, names,
+    objects::{declare_queue, lasting},
     session::Session,
 };
 
@@ -40,27 +37,21 @@ fn consumed(dead: &str) -> FieldTable {
 /// `TopologyDiffers` with what differs, `NoSuchQueue` where something is missing and may
 /// not be created.
 pub(crate) async fn declare(session: &Session, topology: &Topology, mode: Declare) -> Result<()> {
-    let queue = names::part(topology, Part::Lane(0))?;
-    let (dead, quarantine) = (names::dead(&queue), names::quarantine(&queue));
+    let queue = &topology.queue;
+    let (dead, quarantine) = (names::dead(queue), names::quarantine(queue));
+    let mut consumable = vec![quarantine];
+    for lane in 0..=u8::try_from(topology.lanes.len()).unwrap_or(u8::MAX) {
+        consumable.push(names::part(topology, Part::Lane(lane))?);
+    }
     // The targets before what points at them.
     declare_queue(session, &dead, lasting(), mode).await?;
-    for name in [&quarantine, &queue] {
+    for name in &consumable {
         declare_queue(session, name, consumed(&dead), mode).await?;
     }
     if mode == Declare::Verify {
-        for topic in &topology.topics {
-            verify_topic(session, topic).await?;
-        }
-        return Ok(());
+        return fan_out::verify(session, topology).await;
     }
-    Ladder::bind(session, &[&queue, &quarantine]).await?;
-    for topic in &topology.topics {
-        declare_topic(session, topic).await?;
-        bind(session, &queue, topic, "#").await?;
-    }
-    Ok(())
-}
-
-async fn declare_topic(session: &Session, topic: &str) -> Result<()> {
-    declare_exchange(session, topic, ExchangeKind::Topic, FieldTable::default()).await
+    let consumable: Vec<&str> = consumable.iter().map(String::as_str).collect();
+    Ladder::bind(session, &consumable).await?;
+    fan_out::declare(session, topology).await
 }

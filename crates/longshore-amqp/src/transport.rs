@@ -12,9 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use longshore_core::{
-    Admin, Capabilities, Clock, ConnectOptions, Declare, Destination, Envelope, Error, ErrorKind,
-    Limits, Outgoing, Part, Published, Result, Subscribed, Subscription, Topology, Transport,
-    partition_of,
+    Admin, Capabilities, Clock, ConnectOptions, Declare, Error, ErrorKind, Limits, Outgoing,
+    Published, Result, Subscribed, Subscription, Topology, Transport,
 };
 
 use tokio::time::timeout;
@@ -22,15 +21,18 @@ use tokio::time::timeout;
 use crate::{
     address::{Address, Query},
     admin::AmqpAdmin,
-    convert::{ReplyRule, first, short},
-    delay::{self, Ladder},
+    convert::ReplyRule,
+    delay,
     error::closed,
+    gate::Gates,
     guard::Server,
     link::Link,
     names,
+    parts::Parts,
     plan::Plan,
     prepared::{Need, Prepared},
-    publisher::{Letter, Publisher},
+    publisher::Publisher,
+    route::route,
     session::Dialer,
     settler::AmqpSettler,
     source::{AmqpSource, check_prefetch},
@@ -48,6 +50,8 @@ pub(crate) struct AmqpTransport {
     publisher: Publisher,
     copies: Arc<Publisher>,
     prepared: Arc<Prepared>,
+    parts: Arc<Parts>,
+    gates: Gates,
     admin: AmqpAdmin,
     clock: Arc<dyn Clock>,
     confirm: Duration,
@@ -92,12 +96,18 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
     let server = consumer?.server();
     let confirm = options.confirm_timeout;
     let copies = Arc::new(Publisher::start(&publishing, confirm));
-    let replies = ReplyRule { prefix: None };
+    let replies = ReplyRule {
+        prefix: options.reply_prefix.map(Into::into),
+    };
+    let parts = Arc::new(Parts::default());
     Ok(Arc::new(AmqpTransport {
         capabilities: capabilities(&server, options.consumer_timeout),
         publisher: Publisher::start(&publishing, confirm),
         prepared: Arc::new(Prepared::new(publishing.clone())),
+        parts: parts.clone(),
+        gates: Gates::default(),
         admin: AmqpAdmin {
+            parts,
             dialer,
             publishing: publishing.clone(),
             copies: copies.clone(),
@@ -123,6 +133,7 @@ fn capabilities(server: &Server, stated: Option<Duration>) -> Capabilities {
         None => OLD_CONSUMER_TIMEOUT,
     };
     let mut capabilities = Capabilities::default();
+    capabilities.lanes = true;
     capabilities.topics = true;
     capabilities.atomic_topics = true;
     capabilities.longest_delay = Some(delay::LONGEST);
@@ -158,77 +169,6 @@ impl AmqpTransport {
         }
         missing
     }
-
-    /// Where to publish a message, and what must be there before.
-    fn address(&self, outgoing: Outgoing) -> Result<(Letter, Vec<Need>)> {
-        let Outgoing {
-            to,
-            envelope,
-            delay,
-            ..
-        } = outgoing;
-        let properties = first(&envelope)?;
-        let mut needs = Vec::new();
-        let unsupported = |why: String| Err(Error::new(ErrorKind::Unsupported, why));
-        let (exchange, routing_key, mandatory) = match to {
-            Destination::Queue(queue, part) => {
-                let queue = names::part(&Topology::new(queue), part)?;
-                needs.push(Need::Queue(queue.clone()));
-                (String::new(), queue, true)
-            }
-            Destination::Topic(_) if !delay.is_zero() => {
-                return unsupported("RabbitMQ delays messages to queues, not to topics".to_owned());
-            }
-            Destination::Topic(topic) => {
-                needs.push(Need::Topic(topic.to_string()));
-                (topic.to_string(), topic_key(&envelope), true)
-            }
-            // A living requester's address counts as unroutable before RabbitMQ 4.2.
-            Destination::Reply(address) if self.replies.allows(address.as_str()) => {
-                (String::new(), address.as_str().to_owned(), false)
-            }
-            Destination::Reply(_) => {
-                let why = "replies may not go to this address";
-                return Err(Error::new(ErrorKind::Invalid, why));
-            }
-            other => return unsupported(format!("this transport cannot publish to {other:?}")),
-        };
-        if delay > delay::LONGEST {
-            let days = delay::LONGEST.as_secs() / 86_400;
-            return unsupported(format!("the longest delay is {days} days"));
-        }
-        let (exchange, routing_key) = match Ladder::route(delay, &routing_key) {
-            Some(route) => {
-                needs.push(Need::Ladder);
-                route
-            }
-            None => (exchange, routing_key),
-        };
-        let letter = Letter {
-            exchange: short("exchange name", &exchange)?,
-            routing_key: short("routing key", &routing_key)?,
-            mandatory,
-            properties,
-            body: envelope.body,
-        };
-        Ok((letter, needs))
-    }
-}
-
-/// The routing key of a topic's messages: the lane, then the low eight bits of the key's hash from
-/// the highest to the lowest, so that queues can bind to a lane or to a partition.
-fn topic_key(envelope: &Envelope) -> String {
-    let lane = envelope.priority.as_deref().unwrap_or("normal");
-    let partition = envelope
-        .key
-        .as_ref()
-        .map_or(0, |key| partition_of(key, 256));
-    let mut routing_key = lane.to_owned();
-    for bit in (0..8).rev() {
-        let set = partition >> bit & 1 == 1;
-        routing_key.push_str(if set { ".1" } else { ".0" });
-    }
-    routing_key
 }
 
 #[async_trait]
@@ -245,6 +185,7 @@ impl Transport for AmqpTransport {
         self.check_open()?;
         check_topology(topology)?;
         self.prepared.heed(declare);
+        self.parts.see(topology);
         let session = self.publishing.session().await?;
         topology::declare(&session, topology, declare).await
     }
@@ -256,7 +197,7 @@ impl Transport for AmqpTransport {
         let mut answers: Vec<Option<Result<Published>>> = Vec::with_capacity(batch.len());
         let (mut addressed, mut all) = (Vec::with_capacity(batch.len()), BTreeSet::new());
         for (index, outgoing) in batch.into_iter().enumerate() {
-            match self.address(outgoing) {
+            match route(outgoing, &self.replies, &self.parts) {
                 Ok((letter, needs)) => {
                     all.extend(needs.iter().cloned());
                     addressed.push((index, letter, needs));
@@ -295,13 +236,12 @@ impl Transport for AmqpTransport {
         self.check_open()?;
         check_topology(&subscription.topology)?;
         check_prefetch(subscription.prefetch)?;
-        if subscription.part != Part::Lane(0) {
-            return Err(unsupported_parts());
-        }
         self.prepared.heed(subscription.declare);
+        self.parts.see(&subscription.topology);
         let lane = names::part(&subscription.topology, subscription.part)?;
         let plan = Arc::new(Plan {
-            quarantine: names::quarantine(&lane),
+            quarantine: names::quarantine(&subscription.topology.queue),
+            gate: self.gates.of(&subscription.topology.queue),
             dead: names::dead(&subscription.topology.queue),
             lane,
             topology: subscription.topology,
@@ -348,17 +288,21 @@ fn again(error: &Error) -> Error {
 
 /// What is not built yet is refused, never ignored.
 fn check_topology(topology: &Topology) -> Result<()> {
-    match topology.lanes.is_empty() && topology.partitions == 0 {
-        true => Ok(()),
-        false => Err(unsupported_parts()),
+    if topology.partitions > 0 {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "this transport has no sessions yet",
+        ));
     }
-}
-
-fn unsupported_parts() -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        "this transport has no lanes and no sessions yet",
-    )
+    let count = topology.lanes.len();
+    if count > usize::from(u8::MAX) {
+        let why = format!("a queue has at most 255 lanes, not {count}");
+        return Err(Error::new(ErrorKind::Invalid, why));
+    }
+    let lanes = topology.lanes.iter();
+    lanes
+        .map(|lane| names::lane_name(lane))
+        .try_for_each(|name| name.map(drop))
 }
 
 impl fmt::Debug for AmqpTransport {

@@ -26,6 +26,8 @@ pub struct ConnectOptions {
     pub consumer_timeout: Option<Duration>,
     /// Redis: the first part of every key. Default `ls`.
     pub key_prefix: String,
+    /// Replies may also go to addresses that begin with this, beside the broker's own. Default: none.
+    pub reply_prefix: Option<String>,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
     /// Where ids come from.
@@ -45,6 +47,7 @@ impl Default for ConnectOptions {
             allow_plaintext: false,
             consumer_timeout: None,
             key_prefix: "ls".to_owned(),
+            reply_prefix: None,
             clock: Arc::new(SystemClock::new()),
             ids: Arc::new(RandomIds),
         }

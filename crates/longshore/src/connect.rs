@@ -143,6 +143,19 @@ impl Connect {
         self
     }
 
+    /// RabbitMQ: requests may ask for their replies in queues whose names begin with this, beside
+    /// those the broker names. Whoever can publish requests can have replies written there.
+    ///
+    /// # Panics
+    /// When empty: replies could go anywhere.
+    #[track_caller]
+    pub fn reply_prefix(mut self, prefix: impl Into<String>) -> Self {
+        let prefix = prefix.into();
+        assert!(!prefix.is_empty(), "a prefix of reply queues is not empty");
+        self.options.reply_prefix = Some(prefix);
+        self
+    }
+
     /// Where time and ids come from, for tests that hold them.
     pub fn seams(mut self, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
         self.options.clock = clock;

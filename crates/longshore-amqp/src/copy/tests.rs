@@ -67,6 +67,13 @@ fn death<'a>(detail: &'a str, reason: &'a Reason) -> Death<'a> {
     }
 }
 
+/// The same, as a redrive sends it back.
+fn redriven(source: &BasicProperties) -> BasicProperties {
+    let mut table = source.headers().clone().unwrap_or_default();
+    table.insert("longshore-redriven".into(), AMQPValue::Boolean(true));
+    source.clone().with_headers(table)
+}
+
 const FRAME: usize = 131_072;
 
 #[test]
@@ -82,7 +89,27 @@ fn everything_a_publisher_can_set_survives_retries_death_and_redrive() {
     let told = obituary(&dead);
     assert_eq!(told.reason, Some(Reason::Exhausted));
     assert_eq!((told.detail.as_str(), told.attempts), ("why", 5));
-    assert_eq!(restored(&dead, "me"), source);
+    let back = restored(&dead, "me");
+    assert_eq!(back, redriven(&source));
+    // The mark stays on its copies until it is a dead letter again.
+    let retried = again(&envelope(back), 1).expect("a copy");
+    let marked = |properties: &BasicProperties| {
+        let table = properties.headers().as_ref();
+        table.is_some_and(|table| table.contains_key("longshore-redriven"))
+    };
+    assert!(marked(&retried));
+    let dead = super::dead(&envelope(retried), &death("", &Reason::Exhausted), FRAME);
+    assert!(!marked(&dead.expect("a dead letter")));
+}
+
+#[test]
+fn a_copy_names_the_lane_its_message_lay_in() {
+    let mut envelope = envelope(everything());
+    envelope.priority = Some("high".into());
+    let copy = again(&envelope, 1).expect("a copy");
+    let table = copy.headers().clone().expect("headers");
+    let lane = headers::text(&table, headers::PRIORITY);
+    assert_eq!(lane.as_deref(), Some("high"));
 }
 
 #[test]
@@ -106,7 +133,8 @@ fn a_bare_message_is_bare_again_after_redrive() {
         Some(32)
     );
     let letter = dead(&envelope(copy), &death("", &Reason::Permanent), FRAME);
-    assert_eq!(restored(&letter.expect("a dead letter"), "me"), source);
+    let back = restored(&letter.expect("a dead letter"), "me");
+    assert_eq!(back, redriven(&source));
 }
 
 #[test]
@@ -186,7 +214,11 @@ fn what_the_broker_moved_has_its_record_and_what_claims_to_be_ours_is_the_publis
     let back = restored(&dead, "me");
     assert_eq!(back.expiration().as_ref().map(|e| e.as_str()), Some("500"));
     let names = back.headers().as_ref().map(|table| table.inner().len());
-    assert_eq!(names, Some(4), "what the publisher wrote comes back");
+    assert_eq!(
+        names,
+        Some(4 + 1),
+        "what the publisher wrote comes back, and our mark"
+    );
     // Counted up: the time is that of an entry the publisher may have brought.
     assert_eq!(obituary(&moved_by_the_broker(2)).at, None);
 }

@@ -3,71 +3,17 @@
 use std::time::Duration;
 
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties,
-    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions},
+    BasicProperties,
     types::{AMQPValue, ByteArray, FieldArray, FieldTable, LongString},
 };
 use longshore_core::{DeadLetter, ErrorKind, Reason, Text, Verdict};
 use longshore_testing::brokers;
 
 use crate::{
+    plain::Plain,
     raw::{Raw, nested},
     rig::{Rig, Taker, body, message},
 };
-
-/// A client that is not ours.
-struct Plain {
-    _connection: Connection,
-    channel: Channel,
-}
-
-impl Plain {
-    async fn connect(url: &str) -> Self {
-        let connection = Connection::connect(url, ConnectionProperties::default());
-        let connection = connection.await.expect("a connection");
-        let channel = connection.create_channel().await.expect("a channel");
-        let select = channel.confirm_select(ConfirmSelectOptions::default());
-        select.await.expect("confirms");
-        Self {
-            _connection: connection,
-            channel,
-        }
-    }
-
-    async fn publish(&self, queue: &str, properties: BasicProperties, body: &[u8]) {
-        let options = BasicPublishOptions::default();
-        let publish =
-            self.channel
-                .basic_publish("".into(), queue.into(), options, body, properties);
-        publish.await.expect("written").await.expect("confirmed");
-    }
-
-    /// Takes one message for good.
-    async fn take(&self, queue: &str) -> (BasicProperties, Vec<u8>) {
-        let got = self
-            .channel
-            .basic_get(queue.into(), BasicGetOptions { no_ack: true });
-        let got = got.await.expect("an answer").expect("a message").delivery;
-        // RabbitMQ counts, in a header, what it hands out.
-        let counted = got.properties.headers().clone().unwrap_or_default();
-        let mut table = counted.inner().clone();
-        table.remove("x-delivery-count");
-        table.remove("x-acquired-count");
-        let properties = match table.is_empty() {
-            true => without_table(got.properties),
-            false => got.properties.with_headers(table.into()),
-        };
-        (properties, got.data)
-    }
-}
-
-fn without_table(properties: BasicProperties) -> BasicProperties {
-    let mut bare = BasicProperties::default();
-    if let Some(id) = properties.message_id() {
-        bare = bare.with_message_id(id.clone());
-    }
-    bare
-}
 
 fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(text))
@@ -121,6 +67,13 @@ fn everything() -> BasicProperties {
         .with_user_id("guest".into())
         .with_app_id("app".into())
         .with_cluster_id("cl".into())
+}
+
+/// The same, as a redrive sends it back.
+fn redriven(properties: BasicProperties) -> BasicProperties {
+    let mut table = properties.headers().clone().unwrap_or_default();
+    table.insert("longshore-redriven".into(), AMQPValue::Boolean(true));
+    properties.with_headers(table)
 }
 
 async fn bury(taker: &mut Taker) {
@@ -192,7 +145,7 @@ async fn everything_a_plain_client_can_set_survives_retry_death_and_redrive() {
         answer.expect("redriven");
     }
     let (properties, body) = plain.take(rig.queue()).await;
-    assert!(properties == everything(), "{properties:?}");
+    assert!(properties == redriven(everything()), "{properties:?}");
     assert!(body == octets);
     assert!(
         rig.transport
@@ -241,8 +194,8 @@ async fn what_a_worker_refuses_is_moved_whole_and_can_be_sent_back() {
     {
         answer.expect("redriven");
     }
-    assert!(plain.take(rig.queue()).await == (heavy, b"small".to_vec()));
-    assert!(plain.take(rig.queue()).await == (large, octets));
+    assert!(plain.take(rig.queue()).await == (redriven(heavy), b"small".to_vec()));
+    assert!(plain.take(rig.queue()).await == (redriven(large), octets));
 }
 
 #[tokio::test]

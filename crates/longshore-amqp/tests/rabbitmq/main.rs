@@ -5,10 +5,13 @@ mod connecting;
 mod dead_letters;
 mod delays;
 mod hostile;
+mod lanes;
 mod outages;
 mod permissions;
+mod plain;
 mod quarantine;
 mod raw;
+
 mod rig;
 mod stopping;
 mod topology;
