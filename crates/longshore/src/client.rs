@@ -9,12 +9,12 @@ use std::{
 
 use longshore_core::{
     Capabilities, Clock, ConnectOptions, Declare, Error, ErrorKind, Ids, Limits, Name, Outgoing,
-    Published, Result, Stats, Topology, Transport,
+    Published, Result, Stats, Store, Topology, Transport,
 };
 
 use crate::{
     Ask, DeadLetters, Draft, Message, Publish, Queue, Replies, Request, RequestError, Target,
-    replies::Inbox, telemetry,
+    replies::Inbox, store::Books, telemetry,
 };
 
 /// An open connection to a transport: publishes and administers; workers run on it. Cheap to clone,
@@ -34,6 +34,7 @@ struct Inner {
     declared: Mutex<BTreeMap<Name, Arc<Topology>>>,
     sent: telemetry::Sent,
     inbox: Inbox,
+    books: Books,
 }
 
 impl Client {
@@ -45,20 +46,52 @@ impl Client {
         declare: Declare,
         limits: Limits,
     ) -> Self {
-        let sent = telemetry::Sent::new(transport.system());
-        let inbox = Inbox::new(transport.system());
+        let (clock, ids) = (Arc::clone(&options.clock), Arc::clone(&options.ids));
+        let books = Books::new(&*transport, None, &clock);
         Self {
             inner: Arc::new(Inner {
+                sent: telemetry::Sent::new(transport.system()),
+                inbox: Inbox::new(transport.system()),
                 transport,
-                clock: Arc::clone(&options.clock),
-                ids: Arc::clone(&options.ids),
+                clock,
+                ids,
                 declare,
                 limits,
                 declared: Mutex::default(),
-                sent,
-                inbox,
+                books,
             }),
         }
+    }
+
+    /// The same client with this store for dedup marks and session state. All processes that share
+    /// a queue must share its store. Clones made earlier go on without it.
+    ///
+    /// # Errors
+    /// `Invalid` where the transport keeps marks and state itself, together with its messages.
+    pub fn with_store(self, store: Arc<dyn Store>) -> Result<Self> {
+        let transport = Arc::clone(self.transport());
+        if transport.store().is_some() {
+            let text = format!(
+                "{} keeps dedup marks and session state itself, together with its messages; \
+                 leave the store out",
+                transport.system()
+            );
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        let clock = Arc::clone(self.clock());
+        Ok(Self {
+            inner: Arc::new(Inner {
+                books: Books::new(&*transport, Some(store), &clock),
+                sent: telemetry::Sent::new(transport.system()),
+                inbox: Inbox::new(transport.system()),
+                transport,
+                clock,
+                ids: Arc::clone(self.ids()),
+                declare: self.declare_mode(),
+                limits: *self.limits(),
+                declared: Mutex::default(),
+            }),
+        })
     }
 
     /// Publishes one message: set what belongs to it, then await it.
@@ -135,6 +168,14 @@ impl Client {
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.inner.clock
+    }
+
+    pub(crate) fn ids(&self) -> &Arc<dyn Ids> {
+        &self.inner.ids
+    }
+
+    pub(crate) fn books(&self) -> &Books {
+        &self.inner.books
     }
 
     pub(crate) fn declare_mode(&self) -> Declare {

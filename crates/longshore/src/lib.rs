@@ -62,6 +62,7 @@ mod replies;
 mod request;
 mod route;
 mod router;
+mod store;
 pub mod telemetry;
 #[cfg(feature = "opentelemetry")]
 mod trace_context;

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use longshore_core::{Error, ErrorKind, Outgoing, Result, Topology};
 
-use crate::{
-    Client,
-    answer::{self, Answer},
-};
+use crate::{Client, answer::Answer};
 
 /// More than this many messages of one handler are a mistake, not a batch.
 const ROOM: usize = 10_000;
@@ -47,18 +44,15 @@ impl Outbox {
         Ok(())
     }
 
-    /// Publishes all of it, then answers. The first failure stands for the whole: the handler runs
+    /// Publishes all of it but the answer. The first failure stands for the whole: the handler runs
     /// again and publishes the same ids.
-    pub(crate) async fn send(self, client: &Client, answer: Option<Outgoing>) -> Result<()> {
+    pub(crate) async fn send(self, client: &Client) -> Result<()> {
         for queue in &self.queues {
             client.ensure(queue).await?;
         }
         for sent in client.send_batch(self.batch).await {
             sent?;
         }
-        match answer {
-            Some(answer) => answer::send(client, answer).await,
-            None => Ok(()),
-        }
+        Ok(())
     }
 }

@@ -20,6 +20,7 @@
 //! | `longshore.settled.messages` | counter | messages | `system`, `queue`, `outcome` = `complete`, `retry`, `dead-letter` or `release` |
 //! | `longshore.settle.errors` | counter | settlements | `system`, `queue`, `kind` = `stale` or `other` |
 //! | `longshore.locks.lost` | counter | locks | `system`, `queue` |
+//! | `longshore.duplicates` | counter | messages completed without a start inside the dedup window | `system`, `queue` |
 //! | `longshore.handler.failures` | counter | starts | `system`, `queue`, `kind` = `error`, `panic` or `time-limit` |
 //! | `longshore.handlers.running` | gauge | handlers | `system`, `queue` |
 //! | `longshore.replies.dropped` | counter | replies | `system` |
@@ -46,6 +47,8 @@ pub mod names {
     pub const SETTLE_ERRORS: &str = "longshore.settle.errors";
     /// Locks lost while the message was with a worker.
     pub const LOCKS_LOST: &str = "longshore.locks.lost";
+    /// Messages completed without a start: a copy was completed inside the dedup window.
+    pub const DUPLICATES: &str = "longshore.duplicates";
     /// Starts that did not succeed.
     pub const FAILURES: &str = "longshore.handler.failures";
     /// Handlers running now.
@@ -91,6 +94,7 @@ pub(crate) struct Work {
     pub(crate) process: Histogram,
     pub(crate) settle: Histogram,
     pub(crate) locks_lost: Counter,
+    pub(crate) duplicates: Counter,
     pub(crate) errors: Counter,
     pub(crate) panics: Counter,
     pub(crate) time_limits: Counter,
@@ -124,6 +128,7 @@ impl Work {
             process: metrics::histogram!(names::PROCESS_DURATION, labels(None)),
             settle: metrics::histogram!(names::OPERATION_DURATION, "system" => system, "operation" => "settle"),
             locks_lost: metrics::counter!(names::LOCKS_LOST, labels(None)),
+            duplicates: metrics::counter!(names::DUPLICATES, labels(None)),
             errors: failed("error"),
             panics: failed("panic"),
             time_limits: failed("time-limit"),

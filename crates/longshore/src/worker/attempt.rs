@@ -15,10 +15,16 @@ use tracing::Span;
 
 use super::{
     conclude::{Ending, panic_text},
+    dedup::Dedup,
     intake::Desk,
 };
 use crate::{
-    Context, answer::Answer, handler_error::Next, outbox::Outbox, route::Answered, router::Timing,
+    Context,
+    answer::{self, Answer},
+    handler_error::Next,
+    outbox::Outbox,
+    route::Answered,
+    router::Timing,
 };
 
 /// One start of a handler, from its first poll to its end: within its time limit, with panics
@@ -40,8 +46,34 @@ pub(super) struct About {
     pub(super) cx: Context,
     pub(super) receipt: Receipt,
     pub(super) desk: Arc<Desk>,
+    /// Where the queue has a dedup window.
+    pub(super) dedup: Option<Arc<Dedup>>,
     /// On the client's monotonic clock.
     pub(super) begun: Duration,
+}
+
+impl About {
+    /// Sends what the handler published and answers who asked, in this order: once the answer is
+    /// noted as given the handler does not run again.
+    fn send(&self, mut outbox: Outbox) -> impl Future<Output = Result<()>> + Send + use<> {
+        let client = self.cx.client().clone();
+        let (dedup, receipt) = (self.dedup.clone(), self.receipt);
+        let answer = outbox.answer.take().and_then(|answer| {
+            let stored = dedup.is_some().then(|| answer.store());
+            let out = answer.to(self.cx.envelope(), self.cx.attempt())?;
+            Some((out, stored))
+        });
+        async move {
+            outbox.send(&client).await?;
+            let Some((out, stored)) = answer else {
+                return Ok(());
+            };
+            if let (Some(dedup), Some(stored)) = (dedup, stored) {
+                dedup.note_reply(&receipt, stored).await?;
+            }
+            answer::send(&client, out).await
+        }
+    }
 }
 
 enum Step {
@@ -132,13 +164,7 @@ impl Attempt {
                     if outbox.is_empty() {
                         return Poll::Ready(ending);
                     }
-                    let client = cx.client().clone();
-                    let answer = outbox.answer.take();
-                    let answer = answer.and_then(|a| a.to(cx.envelope(), cx.attempt()));
-                    self.step =
-                        Step::Publishing(Box::pin(
-                            async move { outbox.send(&client, answer).await },
-                        ));
+                    self.step = Step::Publishing(Box::pin(about.send(outbox)));
                 }
                 Step::Publishing(publishing) => {
                     let span = &self.span;

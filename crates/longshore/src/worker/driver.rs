@@ -133,13 +133,14 @@ impl Driver {
         let wall = self.shared.client.clock().wall();
         let mut starts = 0;
         for mut delivery in batch.drain(..) {
+            self.shared.dedup.meet(&delivery);
             if let Some(verdict) = conclude::refusal(&mut delivery, &self.shared.settings, wall) {
                 self.set_aside(delivery, verdict, desk);
                 continue;
             }
             starts += 1;
             let desk = Arc::clone(desk);
-            if admit::must_ask(&delivery) {
+            if admit::must_ask(&self.shared, &delivery) {
                 let shared = Arc::clone(&self.shared);
                 self.asking
                     .push(Box::pin(admit::admit(shared, delivery, desk)));
@@ -156,7 +157,13 @@ impl Driver {
     async fn admitted(&mut self, (admission, delivery, desk): Admitted) {
         match admission {
             Admission::Start => self.begin(delivery, desk).await,
+            Admission::Waits(after) => self.set_aside(delivery, Verdict::Release { after }, &desk),
+            Admission::Duplicate => {
+                self.shared.work.duplicates.increment(1);
+                self.set_aside(delivery, Verdict::Complete, &desk);
+            }
             Admission::Stale => {
+                self.shared.dedup.forget(&delivery.receipt);
                 self.shared.work.locks_lost.increment(1);
                 self.shared.intake.done(&desk, 1);
             }
@@ -188,6 +195,7 @@ impl Driver {
             cx,
             receipt,
             desk,
+            dedup: (self.shared.dedup.is_on()).then(|| Arc::clone(&self.shared.dedup)),
             begun,
         };
         let mut attempt = Attempt::new(about, handling, timing, limit, span);
@@ -214,6 +222,7 @@ impl Driver {
             receipt,
             desk,
             begun,
+            ..
         } = about;
         self.running.remove(&receipt);
         let shared = &self.shared;

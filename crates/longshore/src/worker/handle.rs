@@ -144,7 +144,11 @@ impl WorkerHandle {
             _ if stopped => Some(Text::from_static("the worker has stopped")),
             State::Paused => Some(Text::from_static("the worker is paused")),
             State::Stopping { .. } => Some(Text::from_static("the worker is stopping")),
-            State::Running => shared.trouble.get().or_else(|| shared.intake.trouble()),
+            State::Running => shared
+                .trouble
+                .get()
+                .or_else(|| shared.intake.trouble())
+                .or_else(|| shared.store_trouble()),
         };
         trouble.map_or(Health::Ready, Health::NotReady)
     }

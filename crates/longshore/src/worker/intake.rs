@@ -154,6 +154,14 @@ impl Intake {
         }
     }
 
+    /// Tells every driver that these must not go on, as if their locks were lost.
+    pub(super) fn lose(&self, lost: &[Receipt]) {
+        for inbox in &mut self.state().lost {
+            inbox.extend_from_slice(lost);
+        }
+        self.wake_all();
+    }
+
     /// Whether there is a source to take from.
     pub(super) fn is_open(&self) -> bool {
         self.state().open.is_some()

@@ -11,9 +11,11 @@ use tokio::{
 
 use super::{
     Settings, Shared, SharedRef, Worker,
+    dedup::Dedup,
     driver::Driver,
     handle::{Control, GRACE, State, Trouble, WorkerHandle},
     intake::Intake,
+    leases,
     pace::Pace,
     settle::settle,
 };
@@ -35,6 +37,11 @@ pub(super) async fn start(worker: Worker) -> Result<WorkerHandle> {
     } = worker;
     client.ensure(queue.topology()).await?;
     let drivers = drivers(&settings);
+    let (control, told) = watch::channel(Control {
+        state: State::Running,
+        concurrency: settings.concurrency,
+        prefetch: settings.prefetch,
+    });
     let shared = Arc::new(Shared {
         intake: Intake::new(drivers),
         pace: settings
@@ -42,25 +49,34 @@ pub(super) async fn start(worker: Worker) -> Result<WorkerHandle> {
             .map(|rate| Pace::new(rate, client.clock().monotonic())),
         work: telemetry::Work::new(client.transport().system(), queue.name()),
         trouble: Trouble::default(),
+        dedup: Arc::new(Dedup::new(
+            client.clone(),
+            Arc::clone(queue.topology()),
+            settings.lock,
+        )),
+        told: told.clone(),
         client,
         dispatch,
         settings,
     });
     let mut keeper = Keeper {
         shared: Arc::clone(&shared),
-        queue,
+        queue: queue.clone(),
         prefetch: 0,
         releasing: JoinSet::new(),
+        beside: JoinSet::new(),
     };
+    if shared.dedup.is_on() {
+        keeper.beside.spawn(leases::keep(Arc::clone(&shared)));
+    }
+    shared
+        .client
+        .books()
+        .warn(shared.client.transport().as_ref(), queue.topology());
     match keeper.below_dead_letter_limit().await {
         Ok(()) => keeper.subscribe(shared.settings.prefetch).await?,
         Err(why) => shared.trouble.set(Some(why)),
     }
-    let (control, told) = watch::channel(Control {
-        state: State::Running,
-        concurrency: shared.settings.concurrency,
-        prefetch: shared.settings.prefetch,
-    });
     let tasks = (0..drivers)
         .map(|index| {
             tokio::spawn(Driver::new(index, drivers, Arc::clone(&shared), told.clone()).run())
@@ -83,6 +99,8 @@ struct Keeper {
     prefetch: u16,
     /// What never started, on its way back to the broker.
     releasing: JoinSet<()>,
+    /// Goes on until the worker has stopped.
+    beside: JoinSet<()>,
 }
 
 impl Keeper {

@@ -2,11 +2,14 @@
 
 mod admit;
 mod attempt;
+mod bookkeeping;
 mod conclude;
+mod dedup;
 mod driver;
 mod handle;
 mod intake;
 mod keeper;
+mod leases;
 mod pace;
 mod settle;
 
@@ -262,6 +265,21 @@ pub(crate) struct Shared {
     pace: Option<pace::Pace>,
     work: crate::telemetry::Work,
     trouble: handle::Trouble,
+    dedup: Arc<dedup::Dedup>,
+    /// What the worker is told to do.
+    told: tokio::sync::watch::Receiver<handle::Control>,
+}
+
+impl Shared {
+    /// Whether settlements may have to be told to the store.
+    fn keeps_books(&self) -> bool {
+        self.dedup.is_on() || self.dedup.has_sessions()
+    }
+
+    /// Why nothing starts: the store is asked before every start, and does not answer.
+    fn store_trouble(&self) -> Option<longshore_core::Text> {
+        self.keeps_books().then(|| self.client.books().trouble())?
+    }
 }
 
 type SharedRef = Arc<Shared>;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use longshore_core::{ErrorKind, Outgoing, Receipt, Settlement, Verdict};
 
-use super::{SharedRef, intake::Desk};
+use super::{SharedRef, bookkeeping::Bookkeeping, intake::Desk};
 use crate::{
     Fault,
     answer::{self, Answer},
@@ -13,11 +13,34 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Settles a batch: the one call of [`Settler::settle`](longshore_core::Settler::settle).
+/// Settles a batch, and writes down what becomes of ids and sessions.
+pub(super) async fn settle(shared: SharedRef, desk: Arc<Desk>, batch: Vec<Settlement>) {
+    let mut books = Bookkeeping::of(&shared, batch);
+    let ready = std::mem::take(&mut books.ready);
+    let mut pending = std::mem::take(&mut books.pending);
+    if pending.is_empty() {
+        settle_all(&shared, &desk, ready).await;
+    } else {
+        // What waits for the store holds back nothing else.
+        let written = async {
+            for lost in books.write_first(&shared).await {
+                pending.retain(|settlement| settlement.receipt != lost);
+                shared.work.stale.increment(1);
+                shared.dedup.forget(&lost);
+                shared.intake.done(&desk, 1);
+            }
+            settle_all(&shared, &desk, pending).await;
+        };
+        tokio::join!(settle_all(&shared, &desk, ready), written);
+    }
+    books.write_last(&shared).await;
+}
+
+/// The one call of [`Settler::settle`](longshore_core::Settler::settle).
 ///
 /// What the broker could not do is tried again for as long as the lock is held: until then nobody
 /// else can have the message, and giving up would leave it hidden.
-pub(super) async fn settle(shared: SharedRef, desk: Arc<Desk>, mut batch: Vec<Settlement>) {
+async fn settle_all(shared: &SharedRef, desk: &Arc<Desk>, mut batch: Vec<Settlement>) {
     let mut pause = FIRST_PAUSE;
     let clock = Arc::clone(shared.client.clock());
     let work = &shared.work;
@@ -37,10 +60,14 @@ pub(super) async fn settle(shared: SharedRef, desk: Arc<Desk>, mut batch: Vec<Se
                 Ok(()) => {
                     work.settled(verdict).increment(1);
                     told.extend(faults.remove(receipt));
+                    shared.dedup.forget(receipt);
                     continue;
                 }
                 Err(refused) => refused,
             };
+            if refused.settlement.is_none() {
+                shared.dedup.forget(receipt);
+            }
             if refused.error.kind() == ErrorKind::Stale {
                 work.stale.increment(1);
                 tracing::warn!(queue = %work.queue, "a settlement came too late: the lock was lost");
@@ -50,9 +77,9 @@ pub(super) async fn settle(shared: SharedRef, desk: Arc<Desk>, mut batch: Vec<Se
             }
             again.extend(refused.settlement.map(|settlement| *settlement));
         }
-        shared.intake.done(&desk, asked - again.len());
+        shared.intake.done(desk, asked - again.len());
         for fault in told.drain(..) {
-            tell(&shared, fault).await;
+            tell(shared, fault).await;
         }
         batch = again;
         if !batch.is_empty() {
