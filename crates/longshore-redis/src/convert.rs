@@ -3,11 +3,16 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use longshore_core::{Defect, Envelope, Limits, Reason, ReplyAddress, Text};
+use longshore_core::{Defect, Envelope, Limits, Reason, ReplyAddress, Standing, Text};
 use redis::Cmd;
 
 /// More fields than this fit neither a script nor any sensible message.
 pub(crate) const MOST_FIELDS: usize = 1000;
+
+/// The field that names the hold a message has had on its id since it was published.
+const HOLD: &str = "dedup";
+/// The field of a message that is outside the dedup window.
+const REDRIVEN: &str = "redriven";
 
 /// What an entry says.
 #[derive(Debug)]
@@ -15,6 +20,7 @@ pub(crate) struct Read {
     pub(crate) envelope: Envelope,
     /// Starts used up by earlier copies.
     pub(crate) attempts: u32,
+    pub(crate) standing: Standing,
     pub(crate) defect: Option<Box<Defect>>,
 }
 
@@ -54,23 +60,31 @@ pub(crate) fn write(envelope: &Envelope, mut write: impl FnMut(&[u8], &[u8])) {
     write(b"body", &envelope.body);
 }
 
-/// Adds the fields of an envelope to a command.
-pub(crate) fn add_fields(command: &mut Cmd, envelope: &Envelope) {
+/// Adds the fields of an envelope to a command; `hold` names the hold it has on its id.
+pub(crate) fn add_fields(command: &mut Cmd, envelope: &Envelope, hold: Option<&str>) {
     write(envelope, |name, value| {
         command.arg(name).arg(value);
     });
+    if let Some(hold) = hold {
+        command.arg(HOLD).arg(hold);
+    }
 }
 
-/// The envelope as a member of the delayed set; `name` makes it unlike any other.
-pub(crate) fn pack(envelope: &Envelope, name: &str) -> Vec<u8> {
+/// The envelope as a member of the delayed set; `name` makes it unlike any other, `part` is its
+/// lane as in a key.
+pub(crate) fn pack(envelope: &Envelope, hold: Option<&str>, name: &str, part: &str) -> Vec<u8> {
     let mut packed = Vec::with_capacity(envelope.body.len() + 256);
-    for value in [b"1", name.as_bytes(), b""] {
+    for value in [b"1", name.as_bytes(), part.as_bytes()] {
         push(&mut packed, value);
     }
     write(envelope, |name, value| {
         push(&mut packed, name);
         push(&mut packed, value);
     });
+    if let Some(hold) = hold {
+        push(&mut packed, HOLD.as_bytes());
+        push(&mut packed, hold.as_bytes());
+    }
     packed
 }
 
@@ -97,6 +111,7 @@ pub(crate) fn read(fields: &[(Bytes, Bytes)], limits: &Limits, reply_prefix: &st
     let Reading {
         mut envelope,
         attempts,
+        standing,
         seen,
         wrong,
         ..
@@ -124,6 +139,7 @@ pub(crate) fn read(fields: &[(Bytes, Bytes)], limits: &Limits, reply_prefix: &st
     Read {
         envelope,
         attempts,
+        standing,
         defect,
     }
 }
@@ -148,12 +164,13 @@ pub(crate) fn read_unjudged(fields: &[(Bytes, Bytes)], reply_prefix: &str) -> En
 struct Reading {
     envelope: Envelope,
     attempts: u32,
+    standing: Standing,
     seen: u16,
     header_count: usize,
     wrong: Option<String>,
 }
 
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 12] = [
     "body",
     "type",
     "id",
@@ -164,6 +181,8 @@ const KNOWN: [&str; 10] = [
     "sent_at",
     "expires_at",
     "attempt",
+    HOLD,
+    REDRIVEN,
 ];
 const BODY: u16 = 1;
 
@@ -207,6 +226,9 @@ impl Reading {
             "attempt" => {
                 return self.attempts = number(value).map_or(0, |n| n.min(MOST_ATTEMPTS) as u32);
             }
+            REDRIVEN => return self.standing = Standing::Exempt,
+            HOLD if self.standing == Standing::Exempt => return,
+            HOLD => return self.standing = Standing::Held,
             "sent_at" => return self.envelope.sent_at = time(value),
             "expires_at" => return self.envelope.expires_at = time(value),
             _ => {}

@@ -11,7 +11,7 @@ use redis::{Pipeline, Value};
 
 use crate::{
     convert,
-    entry::{Entry, EntryId, Fields, array, entries, int},
+    entry::{Entry, EntryId, Fields, array, entries, int, text},
     failure::{Broken, checked, refused, unexpected, unread},
     link::{Link, Links},
     names::{Keys, reply_prefix},
@@ -60,7 +60,7 @@ impl DeadLetters {
             let mut pipeline = redis::pipe();
             pipeline
                 .cmd("XRANGE")
-                .arg(&keys.dead)
+                .arg(keys.dead())
                 .arg(&from)
                 .arg("+")
                 .arg("COUNT")
@@ -89,8 +89,11 @@ impl DeadLetters {
     pub(crate) async fn redrive(&self, queue: &Name, id: &Text) -> Result<()> {
         let keys = self.keys(queue);
         let id = parse(id)?;
-        let mut command = REDRIVE.call(&[&keys.dead, &keys.stream]);
-        command.arg(id.to_string());
+        let mut command = REDRIVE.call(&[&keys.dead(), &keys.stream, &keys.meta()]);
+        command
+            .arg(id.to_string())
+            .arg(queue.as_str())
+            .arg(keys.base());
         let limit = self.site.options.confirm_timeout;
         let reply = scripts::run(&self.links, keys.slot, command, limit).await;
         match int(&checked(reply.map_err(Broken::into_error)?)?) {
@@ -111,7 +114,7 @@ impl DeadLetters {
         for id in ids {
             // An id that is none deletes nothing.
             let id = parse(id).unwrap_or(EntryId { ms: 0, sequence: 0 });
-            pipeline.cmd("XDEL").arg(&keys.dead).arg(id.to_string());
+            pipeline.cmd("XDEL").arg(keys.dead()).arg(id.to_string());
         }
         if ids.is_empty() {
             return Vec::new();
@@ -143,22 +146,26 @@ impl DeadLetters {
         let limit = self.site.options.confirm_timeout;
         for _ in 0..10 {
             let mut look = redis::pipe();
-            look.cmd("WATCH").arg(&keys.dead);
+            look.cmd("WATCH").arg(keys.dead());
             look.cmd("XRANGE")
-                .arg(&keys.dead)
+                .arg(keys.dead())
                 .arg(id.to_string())
                 .arg(id.to_string());
+            look.cmd("HKEYS").arg(keys.meta());
             let mut replies = link.exchange(&look, limit).await.map_err(unread)?;
+            let parts = checked(replies.pop().unwrap_or(Value::Nil))?;
             let found = entries(checked(replies.pop().unwrap_or(Value::Nil))?).pop();
-            let (original, _) = split(found.ok_or_else(gone)?.fields);
+            let (original, ours) = split(found.ok_or_else(gone)?.fields);
+            let stream = stream_of(keys, &ours, parts);
             let mut swap = redis::pipe();
             // Creating a stream that has just gone is better than losing the message with it.
-            swap.cmd("MULTI").cmd("XADD").arg(&keys.stream).arg("*");
-            for (name, value) in &original {
+            swap.cmd("MULTI").cmd("XADD").arg(stream).arg("*");
+            for (name, value) in original.iter().filter(|(name, _)| name != "redriven") {
                 swap.arg(&name[..]).arg(&value[..]);
             }
+            swap.arg("redriven").arg("1");
             swap.cmd("XDEL")
-                .arg(&keys.dead)
+                .arg(keys.dead())
                 .arg(id.to_string())
                 .cmd("EXEC");
             let mut replies = link
@@ -225,6 +232,22 @@ fn split(mut fields: Fields) -> (Fields, Fields) {
         Vec::new()
     };
     (fields, ours)
+}
+
+/// The stream of the lane it came from, where the queue still has it.
+fn stream_of(keys: &Keys, ours: &[(Bytes, Bytes)], parts: Value) -> String {
+    let from = ours.iter().find(|(name, _)| name == "dead.queue");
+    let part = from.and_then(|(_, from)| {
+        let from = std::str::from_utf8(from).ok()?;
+        from.strip_prefix(&*keys.scope)?.strip_prefix('.')
+    });
+    let mut parts = array(parts).into_iter().filter_map(text);
+    match part {
+        Some(part) if parts.any(|known| known == part) => {
+            format!("{}{part}:stream", keys.base())
+        }
+        _ => keys.stream.clone(),
+    }
 }
 
 fn are_ours(fields: &[(Bytes, Bytes)]) -> bool {

@@ -1,9 +1,8 @@
-//! The promoter: moves delayed messages to their stream when their time has come. One per queue and
-//! process, for as long as the process consumes the queue.
+//! The promoter: moves delayed messages to their stream when their time has come. One per process for
+//! all lanes of a queue, for as long as the process consumes any.
 
 use std::{sync::Arc, time::Duration};
 
-use longshore_core::Name;
 use redis::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -32,20 +31,18 @@ pub(crate) struct Work {
     site: Arc<Site>,
     links: Arc<Links>,
     keys: Keys,
-    queue: Name,
     may_create: bool,
     stopped: CancellationToken,
 }
 
 impl Promoter {
-    /// A promoter for the queue of this lane, and its work to be spawned.
+    /// A promoter for all lanes beside this one, and its work to be spawned.
     pub(crate) fn new(lane: &Lane) -> (Self, Work) {
         let stopped = lane.killed.child_token();
         let work = Work {
             site: Arc::clone(&lane.site),
             links: Arc::clone(&lane.links),
             keys: lane.keys.clone(),
-            queue: lane.subscription.topology.queue.clone(),
             may_create: lane.subscription.declare == longshore_core::Declare::Create,
             stopped: stopped.clone(),
         };
@@ -80,7 +77,7 @@ impl Work {
                     due
                 }
                 Err(error) => {
-                    tracing::debug!(queue = %self.queue, %error, "delayed messages cannot be moved just now");
+                    tracing::debug!(queue = %self.keys.scope, %error, "delayed messages cannot be moved just now");
                     delays.next().unwrap_or(LOOK)
                 }
             };
@@ -104,11 +101,17 @@ impl Work {
     async fn move_due(&self) -> longshore_core::Result<Duration> {
         let keys = &self.keys;
         loop {
-            let mut command = PROMOTE.call(&[&keys.delayed, &keys.stream, &keys.dead]);
+            let mut command = PROMOTE.call(&[
+                &keys.delayed(),
+                &Keys::new(&self.site.options.key_prefix, &keys.scope).stream,
+                &keys.dead(),
+                &keys.meta(),
+            ]);
             command
                 .arg(MOVED_AT_ONCE)
                 .arg(i64::from(self.may_create))
-                .arg(self.queue.as_str());
+                .arg(&*keys.scope)
+                .arg(keys.base());
             let reply = scripts::run(
                 &self.links,
                 keys.slot,
@@ -136,7 +139,7 @@ impl Work {
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("BLPOP")
-            .arg(&self.keys.wake)
+            .arg(self.keys.wake())
             .arg(LOOK.as_secs());
         loop {
             let replies = link

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use longshore_core::{Delivery, Receipt, Standing, Subscription};
+use longshore_core::{Delivery, Receipt, Result, Subscription};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -35,11 +35,15 @@ impl Lane {
         links: Arc<Links>,
         subscription: Subscription,
         killed: CancellationToken,
-    ) -> Self {
+    ) -> Result<Self> {
         let ids = &site.options.ids;
-        let keys = Keys::new(&site.options.key_prefix, &subscription.topology.queue);
+        let keys = Keys::of(
+            &site.options.key_prefix,
+            &subscription.topology,
+            subscription.part,
+        )?;
         let scope = (ids.next() >> 64) as u64;
-        Self {
+        Ok(Self {
             keys,
             consumer: ids.text().to_string(),
             table: Table::new(scope, subscription.prefetch),
@@ -47,7 +51,7 @@ impl Lane {
             site,
             links,
             killed,
-        }
+        })
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -96,7 +100,7 @@ impl Lane {
                 attempt,
                 suspect: claim.suspect,
                 alone: false,
-                standing: Standing::Unknown,
+                standing: read.standing,
                 defect: read.defect,
             };
             deliveries.push((held, delivery));

@@ -19,6 +19,7 @@ mod held;
 mod lane;
 mod link;
 mod locks;
+mod meta;
 mod names;
 mod publisher;
 mod reader;
@@ -29,6 +30,7 @@ mod site;
 mod source;
 mod takeover;
 mod tls;
+mod topics;
 mod topology;
 mod transport;
 

@@ -1,33 +1,110 @@
 //! The names of keys, as the public wire format has them.
 
-use longshore_core::{Error, ErrorKind, Name, Part, Result};
+use longshore_core::{Error, ErrorKind, Name, Part, Result, Text, Topology, mark_name};
 
 /// Our consumer group, the only one on a stream.
 pub(crate) const GROUP: &str = "longshore";
 /// The consumer that holds what was given back and waits for anybody.
 pub(crate) const RETURNED: &str = "_returned";
 
-/// The keys of one physical queue. They share a hash tag and so a slot.
+/// The keys of one part of a queue. All parts that share a scope (the lanes of a queue, or one
+/// partition) share a hash tag and so a slot.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
+    /// What tells ids and sessions apart, and the hash tag: `orders`, or `orders.s16.03`.
+    pub(crate) scope: Text,
+    /// What sets a lane apart in its keys: `p.high:`, or nothing.
+    pub(crate) part: String,
     pub(crate) stream: String,
-    pub(crate) delayed: String,
-    pub(crate) dead: String,
-    pub(crate) wake: String,
     pub(crate) slot: u16,
+    base: String,
 }
 
 impl Keys {
-    pub(crate) fn new(prefix: &str, queue: &Name) -> Self {
-        let key = |what: &str| format!("{prefix}:{{{queue}}}:{what}");
+    /// Of the normal lane of a queue, or of a partition.
+    pub(crate) fn new(prefix: &str, scope: &str) -> Self {
+        let base = format!("{prefix}:{{{scope}}}:");
         Self {
-            stream: key("stream"),
-            delayed: key("delayed"),
-            dead: key("dead"),
-            wake: key("wake"),
-            slot: slot(queue.as_bytes()),
+            scope: scope.into(),
+            part: String::new(),
+            stream: format!("{base}stream"),
+            slot: slot(scope.as_bytes()),
+            base,
         }
     }
+
+    /// Of the lane of this name, beside the normal one.
+    pub(crate) fn lane(prefix: &str, queue: &str, lane: &str) -> Self {
+        let mut keys = Self::new(prefix, queue);
+        keys.part = format!("p.{lane}:");
+        keys.stream = format!("{}{}stream", keys.base, keys.part);
+        keys
+    }
+
+    /// Of a part of a declared queue.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a lane that the queue does not have.
+    pub(crate) fn of(prefix: &str, topology: &Topology, part: Part) -> Result<Self> {
+        match part {
+            Part::Lane(lane @ 1..) => match topology.lane(lane) {
+                Some(name) => Ok(Self::lane(prefix, &topology.queue, name)),
+                None => Err(Error::new(
+                    ErrorKind::Invalid,
+                    format!("the queue {} has no lane {lane}", topology.queue),
+                )),
+            },
+            _ => Ok(Self::new(prefix, &topology.scope(part))),
+        }
+    }
+
+    /// The name of the physical queue: `orders`, `orders.p.high` or `orders.s16.03`.
+    pub(crate) fn physical(&self) -> String {
+        let part = self.part.strip_suffix(':').unwrap_or_default();
+        let dot = if part.is_empty() { "" } else { "." };
+        format!("{}{dot}{part}", self.scope)
+    }
+
+    /// What every key of this scope begins with: `ls:{orders}:`.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    pub(crate) fn delayed(&self) -> String {
+        self.key("delayed")
+    }
+
+    pub(crate) fn dead(&self) -> String {
+        self.key("dead")
+    }
+
+    pub(crate) fn wake(&self) -> String {
+        self.key("wake")
+    }
+
+    /// What the queue is made of, for those who only know its name.
+    pub(crate) fn meta(&self) -> String {
+        self.key("meta")
+    }
+
+    /// What is known of an id in the dedup window.
+    pub(crate) fn mark(&self, key: Option<&str>, id: &str) -> String {
+        self.mark_named(&mark_name(key, id))
+    }
+
+    /// The same for a name that was made before.
+    pub(crate) fn mark_named(&self, name: &str) -> String {
+        [&self.base, "dedup:", name].concat()
+    }
+
+    fn key(&self, what: &str) -> String {
+        [&self.base, what].concat()
+    }
+}
+
+/// The field of [`Keys::meta`] that says that there is a lane of this name.
+pub(crate) fn lane_field(lane: &str) -> String {
+    format!("p.{lane}")
 }
 
 /// The set of queues bound to a topic, and its slot.
@@ -43,14 +120,10 @@ pub(crate) fn reply_prefix(prefix: &str) -> String {
     format!("{prefix}:reply:")
 }
 
-/// Only the normal lane exists so far.
+/// Lanes exist, partitions not yet.
 pub(crate) fn supported(part: Part) -> Result<()> {
     match part {
-        Part::Lane(0) => Ok(()),
-        Part::Lane(_) => Err(Error::new(
-            ErrorKind::Unsupported,
-            "this transport has no priority lanes yet",
-        )),
+        Part::Lane(_) => Ok(()),
         _ => Err(Error::new(
             ErrorKind::Unsupported,
             "this transport has no partitions yet",
@@ -99,9 +172,24 @@ mod tests {
 
     #[test]
     fn keys_are_those_of_the_wire_format() {
-        let keys = Keys::new("ls", &Name::new("orders").expect("name"));
+        let mut topology = Topology::new(Name::new("orders").expect("name"));
+        topology.lanes = vec![Name::new("high").expect("name")];
+        let of = |part| Keys::of("ls", &topology, part).expect("keys");
+        let keys = of(Part::Lane(0));
         assert_eq!(keys.stream, "ls:{orders}:stream");
-        assert_eq!(keys.delayed, "ls:{orders}:delayed");
+        assert_eq!(
+            (keys.delayed(), keys.physical()),
+            ("ls:{orders}:delayed".to_owned(), "orders".to_owned())
+        );
+        let lane = of(Part::Lane(1));
+        assert_eq!(lane.stream, "ls:{orders}:p.high:stream");
+        assert_eq!(
+            (lane.dead(), lane.slot, lane.physical()),
+            (keys.dead(), keys.slot, "orders.p.high".to_owned())
+        );
+        assert!(Keys::of("ls", &topology, Part::Lane(2)).is_err());
+        let partition = of(Part::Partition { index: 3, of: 16 });
+        assert_eq!(partition.stream, "ls:{orders.s16.03}:stream");
         assert_eq!(
             topic_key("ls", &Name::new("placed").expect("name")).0,
             "ls:topic:{placed}"

@@ -3,29 +3,39 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use longshore_core::{Destination, Error, ErrorKind, Name, Outgoing, Published, Result, defaults};
+use longshore_core::{
+    Destination, Envelope, Error, ErrorKind, Name, Outgoing, Part, Published, Result, Topology,
+    defaults,
+};
 use redis::{Cmd, Pipeline, Value};
 
 use crate::{
     address::Kind,
     convert,
-    entry::{array, int, text},
-    failure::{Broken, refused, unexpected},
+    entry::int,
+    failure::{refused, unexpected},
     link::Links,
-    names::{Keys, supported, topic_key},
-    scripts::{self, DELAY},
+    names::{Keys, supported},
+    scripts::{self, Calls, DELAY, PUBLISH},
     site::Site,
 };
 
 /// Publishes over links of its own.
 pub(crate) struct Publisher {
-    site: Arc<Site>,
-    links: Links,
+    pub(crate) site: Arc<Site>,
+    pub(crate) links: Links,
 }
 
-type Answer = Result<Published>;
+pub(crate) type Answer = Result<Published>;
 
-/// Messages of one slot that travel in one write.
+/// One command on its way to the server of a slot.
+pub(crate) struct Write {
+    pub(crate) slot: u16,
+    pub(crate) command: Cmd,
+    pub(crate) bytes: usize,
+}
+
+/// Commands to one server that travel in one write.
 #[derive(Default)]
 struct Chunk {
     indexes: Vec<usize>,
@@ -33,8 +43,11 @@ struct Chunk {
     pipeline: Pipeline,
 }
 
-const CHUNK: usize = 2000;
-const CHUNK_BYTES: usize = 8 * 1024 * 1024;
+pub(crate) const CHUNK: usize = 2000;
+pub(crate) const CHUNK_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long an id stays taken for a message that no worker has got to.
+const LONGEST_HOLD: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 impl Publisher {
     pub(crate) fn new(site: Arc<Site>) -> Self {
@@ -51,46 +64,26 @@ impl Publisher {
     /// One answer per message, in order.
     pub(crate) async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Answer> {
         let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
-        // Chunks of one slot follow each other, which keeps the order of a queue.
-        let mut by_slot: BTreeMap<u16, Vec<Chunk>> = BTreeMap::new();
-        let mut topics = Vec::new();
+        let mut calls = BTreeMap::new();
+        let (mut indexes, mut writes, mut topics) = (Vec::new(), Vec::new(), Vec::new());
         for (index, message) in batch.iter().enumerate() {
-            match self.command(message) {
-                Ok(Some((slot, command))) => {
-                    let slot = if self.is_cluster() { slot } else { 0 };
-                    let chunks = by_slot.entry(slot).or_default();
-                    let full =
-                        |chunk: &Chunk| chunk.indexes.len() >= CHUNK || chunk.bytes >= CHUNK_BYTES;
-                    if chunks.last().is_none_or(full) {
-                        chunks.push(Chunk::default());
-                    }
-                    if let Some(chunk) = chunks.last_mut() {
-                        chunk.indexes.push(index);
-                        chunk.bytes += message.envelope.body.len();
-                        chunk.pipeline.add_command(command);
-                    }
+            match self.write_of(message, &mut calls) {
+                Ok(Some(write)) => {
+                    indexes.push(index);
+                    writes.push(write);
                 }
                 Ok(None) => topics.push(index),
                 Err(error) => answers[index] = Some(Err(error)),
             }
         }
-        let slots = by_slot.into_iter().map(|(slot, chunks)| async move {
-            let mut answers = Vec::new();
-            for chunk in chunks {
-                let replies = self.send(slot, &chunk.pipeline).await;
-                let stored = replies
-                    .into_iter()
-                    .map(|reply| reply.and_then(|reply| stored(&reply)));
-                answers.extend(chunk.indexes.into_iter().zip(stored));
-            }
-            answers
-        });
-        for (index, answer) in join_all(slots).await.into_iter().flatten() {
-            answers[index] = Some(answer);
+        let replies = self.send_all(writes).await;
+        for (index, reply) in indexes.into_iter().zip(replies) {
+            answers[index] = Some(reply.and_then(|reply| stored(&reply)));
         }
-        for index in topics {
-            if let Destination::Topic(topic) = &batch[index].to {
-                answers[index] = Some(self.publish_to_topic(topic, &batch[index]).await);
+        if !topics.is_empty() {
+            let messages: Vec<_> = topics.iter().map(|index| &batch[*index]).collect();
+            for (index, answer) in topics.iter().zip(self.publish_to_topics(&messages).await) {
+                answers[*index] = Some(answer);
             }
         }
         answers
@@ -99,8 +92,12 @@ impl Publisher {
             .collect()
     }
 
-    /// The command for a message to one queue; `None` for a topic.
-    fn command(&self, message: &Outgoing) -> Result<Option<(u16, Cmd)>> {
+    /// The command for a message to one place; `None` for a topic.
+    fn write_of(
+        &self,
+        message: &Outgoing,
+        calls: &mut BTreeMap<u16, Calls>,
+    ) -> Result<Option<Write>> {
         if message.delay > defaults::LONGEST_DELAY {
             return Err(Error::new(
                 ErrorKind::Invalid,
@@ -109,8 +106,14 @@ impl Publisher {
         }
         match &message.to {
             Destination::Queue(queue, part) => {
-                supported(*part)?;
-                Ok(Some(self.command_to(queue, message)))
+                let keys = self.keys_of(queue, *part, &message.envelope)?;
+                let calls = calls.entry(self.server(keys.slot)).or_default();
+                Ok(Some(self.write_to(
+                    &keys,
+                    message,
+                    message.dedup_window,
+                    calls,
+                )))
             }
             Destination::Topic(_) => Ok(None),
             _ => Err(Error::new(
@@ -120,22 +123,95 @@ impl Publisher {
         }
     }
 
-    fn command_to(&self, queue: &Name, message: &Outgoing) -> (u16, Cmd) {
-        let keys = Keys::new(&self.site.options.key_prefix, queue);
-        let command = if message.delay.is_zero() {
+    /// A lane beside the normal one has its name in the message.
+    fn keys_of(&self, queue: &Name, part: Part, envelope: &Envelope) -> Result<Keys> {
+        let prefix = &self.site.options.key_prefix;
+        supported(part)?;
+        match part {
+            Part::Lane(0) => Ok(Keys::new(prefix, queue)),
+            Part::Lane(_) => {
+                let lane = envelope.priority.as_deref().unwrap_or_default();
+                Ok(Keys::lane(prefix, queue, &Name::new(lane)?))
+            }
+            part => Ok(Keys::new(prefix, &Topology::new(queue.clone()).scope(part))),
+        }
+    }
+
+    /// The command that stores a message in one part of a queue, and takes its id where there is a
+    /// window and an id.
+    pub(crate) fn write_to(
+        &self,
+        keys: &Keys,
+        message: &Outgoing,
+        window: Option<Duration>,
+        calls: &mut Calls,
+    ) -> Write {
+        let envelope = &message.envelope;
+        let ids = &self.site.options.ids;
+        let wait = whole_ms(message.delay);
+        let packed = |hold: Option<&str>| {
+            let name = format!("p{}", ids.text());
+            convert::pack(envelope, hold, &name, &keys.part)
+        };
+        let command = if let Some(window) = window.filter(|_| !envelope.id.is_empty()) {
+            let mark = keys.mark(envelope.key.as_deref(), &envelope.id);
+            let hold = format!("{:016x}", (ids.next() >> 64) as u64);
+            let (delayed, wake) = (keys.delayed(), keys.wake());
+            let mut command = calls.call(&PUBLISH, &[&keys.stream, &mark, &delayed, &wake]);
+            let held = whole_ms(window.max(LONGEST_HOLD));
+            command.arg(held).arg(&hold).arg(wait);
+            if wait == 0 {
+                convert::add_fields(&mut command, envelope, Some(&hold));
+            } else {
+                command.arg(packed(Some(&hold)));
+            }
+            command
+        } else if wait == 0 {
             let mut command = redis::cmd("XADD");
             command.arg(&keys.stream).arg("NOMKSTREAM").arg("*");
-            convert::add_fields(&mut command, &message.envelope);
+            convert::add_fields(&mut command, envelope, None);
             command
         } else {
-            let mut command = DELAY.call(&[&keys.delayed, &keys.wake, &keys.stream]);
-            let name = format!("p{}", self.site.options.ids.text());
-            command
-                .arg(whole_ms(message.delay))
-                .arg(convert::pack(&message.envelope, &name));
+            let mut command = calls.call(&DELAY, &[&keys.delayed(), &keys.wake(), &keys.stream]);
+            command.arg(wait).arg(packed(None));
             command
         };
-        (keys.slot, command)
+        Write {
+            slot: keys.slot,
+            command,
+            bytes: envelope.body.len(),
+        }
+    }
+
+    /// One answer per command, in order; servers at the same time.
+    pub(crate) async fn send_all(&self, writes: Vec<Write>) -> Vec<Result<Value>> {
+        let mut answers: Vec<_> = writes.iter().map(|_| Err(unexpected())).collect();
+        // Chunks of one server follow each other, which keeps the order of a queue.
+        let mut by_server: BTreeMap<u16, Vec<Chunk>> = BTreeMap::new();
+        for (index, write) in writes.into_iter().enumerate() {
+            let chunks = by_server.entry(self.server(write.slot)).or_default();
+            let full = |chunk: &Chunk| chunk.indexes.len() >= CHUNK || chunk.bytes >= CHUNK_BYTES;
+            if chunks.last().is_none_or(full) {
+                chunks.push(Chunk::default());
+            }
+            if let Some(chunk) = chunks.last_mut() {
+                chunk.indexes.push(index);
+                chunk.bytes += write.bytes;
+                chunk.pipeline.add_command(write.command);
+            }
+        }
+        let servers = by_server.into_iter().map(|(slot, chunks)| async move {
+            let mut answers = Vec::new();
+            for chunk in chunks {
+                let replies = self.send(slot, &chunk.pipeline).await;
+                answers.extend(chunk.indexes.into_iter().zip(replies));
+            }
+            answers
+        });
+        for (index, answer) in join_all(servers).await.into_iter().flatten() {
+            answers[index] = answer;
+        }
+        answers
     }
 
     /// One answer per command. A script that the server does not have is loaded and only its
@@ -168,7 +244,7 @@ impl Publisher {
         replies
     }
 
-    async fn send_once(&self, slot: u16, pipeline: &Pipeline) -> Vec<Result<Value>> {
+    pub(crate) async fn send_once(&self, slot: u16, pipeline: &Pipeline) -> Vec<Result<Value>> {
         match self
             .links
             .exchange(slot, pipeline, self.site.options.confirm_timeout)
@@ -186,124 +262,26 @@ impl Publisher {
         }
     }
 
-    async fn send_one(&self, slot: u16, command: Cmd) -> Result<Value> {
-        let mut pipeline = Pipeline::new();
-        pipeline.add_command(command);
-        self.send(slot, &pipeline)
-            .await
-            .pop()
-            .unwrap_or_else(|| Err(unexpected()))
+    /// What tells servers apart before it is known which holds a slot.
+    pub(crate) fn server(&self, slot: u16) -> u16 {
+        if self.is_cluster() { slot } else { 0 }
     }
 
-    async fn publish_to_topic(&self, topic: &Name, message: &Outgoing) -> Answer {
-        let (key, slot) = topic_key(&self.site.options.key_prefix, topic);
-        let mut members = redis::cmd("SMEMBERS");
-        members.arg(&key);
-        let reply = match self.send_one(slot, members).await {
-            // Nothing was published yet.
-            Err(error) if error.kind() == ErrorKind::Unknown => {
-                return Err(Error::new(ErrorKind::Unavailable, error.to_string()));
-            }
-            reply => reply?,
-        };
-        if let Value::ServerError(error) = &reply {
-            return Err(refused(error));
-        }
-        let mut queues: Vec<Name> = array(reply)
-            .into_iter()
-            .filter_map(text)
-            .filter_map(|name| Name::new(name).ok())
-            .collect();
-        queues.sort();
-        let commands: Vec<_> = queues
-            .iter()
-            .map(|queue| self.command_to(queue, message))
-            .collect();
-        if self.is_cluster() {
-            self.one_by_one(topic, commands).await
-        } else {
-            self.at_once(topic, commands).await
-        }
-    }
-
-    /// All copies in one transaction.
-    async fn at_once(&self, topic: &Name, commands: Vec<(u16, Cmd)>) -> Answer {
-        for try_number in 0..2 {
-            let mut batch = redis::pipe();
-            batch.cmd("MULTI");
-            for (_, command) in &commands {
-                batch.add_command(command.clone());
-            }
-            batch.cmd("EXEC");
-            let mut replies = self
-                .send_once(0, &batch)
-                .await
-                .into_iter()
-                .collect::<Result<Vec<_>>>()?;
-            let outcome = replies.pop().unwrap_or(Value::Nil);
-            let refusal = replies.iter().find_map(|reply| match reply {
-                Value::ServerError(error) => Some(refused(error)),
-                _ => None,
-            });
-            if let Value::ServerError(error) = &outcome {
-                // The transaction was not carried out; why, was said when a command was queued.
-                return Err(refusal.unwrap_or_else(|| refused(error)));
-            }
-            let outcomes = array(outcome);
-            if try_number == 0 && !outcomes.is_empty() && outcomes.iter().all(scripts::is_unknown) {
-                let limit = self.site.options.confirm_timeout;
-                scripts::load(&self.links, 0, limit)
-                    .await
-                    .map_err(Broken::into_error)?;
-                continue;
-            }
-            return any_stored(topic, outcomes.iter().map(stored));
-        }
-        Err(unexpected())
-    }
-
-    /// One copy after the other; publishing again with the same id completes what a failure left.
-    async fn one_by_one(&self, topic: &Name, commands: Vec<(u16, Cmd)>) -> Answer {
-        let mut answers = Vec::with_capacity(commands.len());
-        for (slot, command) in commands {
-            let reply = self.send_one(slot, command).await;
-            answers.push(reply.and_then(|reply| stored(&reply)));
-        }
-        any_stored(topic, answers.into_iter())
-    }
-
-    fn is_cluster(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         self.site.address.kind == Kind::Cluster
     }
 }
 
-/// A queue that is bound but deleted is no queue; any other failure is the answer.
-fn any_stored(topic: &Name, answers: impl Iterator<Item = Answer>) -> Answer {
-    let mut stored = 0;
-    for answer in answers {
-        match answer {
-            Ok(_) => stored += 1,
-            Err(error) if error.kind() == ErrorKind::NoSuchQueue => {}
-            // Some queues may have their copy.
-            Err(error) if stored > 0 => {
-                return Err(Error::new(ErrorKind::Unknown, error.to_string()));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if stored == 0 {
-        let text = format!("no queue is bound to the topic {topic}; declare a queue with it first");
-        return Err(Error::new(ErrorKind::NoSuchQueue, text));
-    }
-    Ok(Published::Accepted)
-}
-
-fn stored(reply: &Value) -> Answer {
+/// What the answer to a [`Write`] to a queue means.
+pub(crate) fn stored(reply: &Value) -> Answer {
     match reply {
         Value::ServerError(error) => Err(refused(error)),
         Value::Nil => Err(no_such_queue()),
-        reply if int(reply) == Some(0) => Err(no_such_queue()),
-        _ => Ok(Published::Accepted),
+        reply => match int(reply) {
+            Some(0) => Err(no_such_queue()),
+            Some(2) => Ok(Published::Duplicate),
+            _ => Ok(Published::Accepted),
+        },
     }
 }
 

@@ -33,6 +33,8 @@ scripts! {
     DELAY = "delay.lua";
     /// Deletes consumers that hold nothing.
     LEAVE = "leave.lua";
+    /// Stores a message and takes its id.
+    PUBLISH = "publish.lua";
     /// Moves what is due.
     PROMOTE = "promote.lua";
     /// Sends a dead letter back.
@@ -52,6 +54,26 @@ impl Script {
     pub(crate) fn call(&self, keys: &[&str]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         command.arg(self.hash.as_str()).arg(keys.len()).arg(keys);
+        command
+    }
+}
+
+/// Calls that follow each other on one server. The text of a script travels with its first call, so
+/// that none is unknown and the others keep their order.
+#[derive(Default)]
+pub(crate) struct Calls {
+    sent: Vec<&'static str>,
+}
+
+impl Calls {
+    /// As [`Script::call`].
+    pub(crate) fn call(&mut self, script: &'static Script, keys: &[&str]) -> Cmd {
+        if self.sent.contains(&script.text) {
+            return script.call(keys);
+        }
+        self.sent.push(script.text);
+        let mut command = redis::cmd("EVAL");
+        command.arg(script.text).arg(keys.len()).arg(keys);
         command
     }
 }

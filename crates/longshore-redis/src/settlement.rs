@@ -72,7 +72,8 @@ fn job(lane: &Lane, settlement: Settlement) -> Job {
         answer: None,
         settlement,
     };
-    if matches!(job.settlement.verdict, Verdict::Retry { after } if after > defaults::LONGEST_DELAY)
+    if let Verdict::Retry { after } | Verdict::Release { after } = job.settlement.verdict
+        && after > defaults::LONGEST_DELAY
     {
         job.answer = Some(Err(Error::new(
             ErrorKind::Invalid,
@@ -92,7 +93,7 @@ fn job(lane: &Lane, settlement: Settlement) -> Job {
             job.ours = true;
             job.id = held.id;
             job.base = held.base;
-            job.attempt = held.attempt;
+            job.attempt = job.attempt.max(held.attempt);
             job.certain_until = held.certain_until;
         }
         _ => job.answer = Some(Err(stale())),
@@ -112,7 +113,7 @@ async fn round(lane: &Lane, jobs: &mut [Job], limit: Duration) -> Result<()> {
         match job.settlement.verdict {
             _ if is_complete(job) && job.certain_until > soon && !job.tried => fast.push(job),
             _ if is_complete(job) => checked.push(job),
-            Verdict::Release { .. } => released.push(job),
+            Verdict::Release { after } if after.is_zero() => released.push(job),
             _ => single.push(job),
         }
     }
@@ -245,8 +246,8 @@ fn command_of(lane: &Lane, job: &Job) -> Cmd {
     let id = job.id.to_string();
     match &job.settlement.verdict {
         Verdict::DeadLetter { reason, detail } => {
-            let mut command = DEAD_LETTER.call(&[&keys.stream, &keys.dead]);
-            let queue = lane.subscription.topology.queue.as_str();
+            let mut command = DEAD_LETTER.call(&[&keys.stream, &keys.dead()]);
+            let queue = keys.physical();
             let attempts = job.settlement.attempt;
             command
                 .arg(GROUP)
@@ -257,18 +258,19 @@ fn command_of(lane: &Lane, job: &Job) -> Cmd {
             command
         }
         verdict => {
-            let wait = match verdict {
-                Verdict::Retry { after } => whole_ms(*after),
-                _ => 0,
+            let (wait, used) = match verdict {
+                Verdict::Retry { after } => (*after, job.attempt),
+                Verdict::Release { after } => (*after, job.attempt.saturating_sub(1)),
+                _ => (Duration::ZERO, job.attempt),
             };
-            let mut command = RETRY.call(&[&keys.stream, &keys.delayed, &keys.wake]);
+            let mut command = RETRY.call(&[&keys.stream, &keys.delayed(), &keys.wake()]);
             command
                 .arg(GROUP)
                 .arg(&lane.consumer)
                 .arg(id)
-                .arg(job.attempt)
-                .arg(wait)
-                .arg("");
+                .arg(used)
+                .arg(whole_ms(wait))
+                .arg(&keys.part);
             command
         }
     }

@@ -24,12 +24,12 @@ impl Settler for RedisSettler {
         let lane = &self.0;
         let found: Vec<_> = starts
             .iter()
-            .map(|(receipt, _)| find(lane, receipt))
+            .map(|(receipt, number)| find(lane, receipt, *number))
             .collect();
         let mut command = START.call(&[&lane.keys.stream]);
         command.arg(GROUP).arg(&lane.consumer);
-        for (id, base, _) in found.iter().flatten() {
-            command.arg(id.to_string()).arg(base + 1);
+        for (id, noted) in found.iter().flatten() {
+            command.arg(id.to_string()).arg(*noted);
         }
         let sent = lane.now();
         let answers = if found.iter().any(Option::is_some) {
@@ -102,11 +102,15 @@ async fn noted(lane: &Lane, command: Cmd) -> Result<Vec<i64>> {
     }
 }
 
-fn find(lane: &Lane, receipt: &Receipt) -> Option<(EntryId, u64, u64)> {
+/// The entry, and the count that says that the start with this number has happened: the entry
+/// itself may know of starts of earlier copies.
+fn find(lane: &Lane, receipt: &Receipt, number: u32) -> Option<(EntryId, u64)> {
     let inner = lane.table.lock();
     let held = inner
         .held
         .get(&receipt.tag[0])
         .filter(|_| receipt.scope == lane.table.scope)?;
-    Some((held.id, held.base, receipt.tag[0]))
+    let first = held.base + 1;
+    let further = number.saturating_sub(held.attempt);
+    Some((held.id, first + u64::from(further)))
 }

@@ -5,8 +5,9 @@ use redis::Value;
 
 use crate::{
     entry::{array, int, lookup, text},
-    failure::{checked, refused},
+    failure::{checked, refused, unread},
     link::Links,
+    meta::Meta,
     names::{GROUP, Keys, topic_key},
 };
 
@@ -17,12 +18,6 @@ pub(crate) async fn declare(
     topology: &Topology,
     declare: Declare,
 ) -> Result<()> {
-    if !topology.lanes.is_empty() {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "this transport has no priority lanes yet",
-        ));
-    }
     if topology.partitions > 0 {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -30,21 +25,47 @@ pub(crate) async fn declare(
         ));
     }
     let keys = Keys::new(&options.key_prefix, &topology.queue);
-    let limit = options.confirm_timeout;
-    check_kinds(links, options, &keys, declare).await?;
+    let lanes = topology.lanes.iter();
+    let lanes = lanes.map(|lane| Keys::lane(&options.key_prefix, &topology.queue, lane));
+    let streams: Vec<String> = std::iter::once(keys.stream.clone())
+        .chain(lanes.map(|keys| keys.stream))
+        .collect();
+    check_kinds(links, options, &keys, &streams, declare).await?;
+    for stream in &streams {
+        group(links, options, &keys, stream, declare).await?;
+    }
+    if declare == Declare::Create {
+        let meta = Meta::of(topology);
+        meta.write(links, &keys, options.confirm_timeout).await?;
+    }
+    for topic in &topology.topics {
+        bind(links, options, topology, topic, declare).await?;
+    }
+    Ok(())
+}
+
+/// The stream of one lane and its only group.
+async fn group(
+    links: &Links,
+    options: &ConnectOptions,
+    keys: &Keys,
+    stream: &str,
+    declare: Declare,
+) -> Result<()> {
     let mut pipeline = redis::pipe();
     if declare == Declare::Create {
         pipeline
             .cmd("XGROUP")
             .arg("CREATE")
-            .arg(&keys.stream)
+            .arg(stream)
             .arg(GROUP)
             .arg("0")
             .arg("MKSTREAM");
     }
-    pipeline.cmd("XINFO").arg("GROUPS").arg(&keys.stream);
+    pipeline.cmd("XINFO").arg("GROUPS").arg(stream);
+    let limit = options.confirm_timeout;
     let replies = links.exchange(keys.slot, &pipeline, limit).await;
-    let mut replies = replies.map_err(unsure)?;
+    let mut replies = replies.map_err(unread)?;
     let names = checked(replies.pop().unwrap_or(Value::Nil)).map(group_names);
     let refusal = match replies.pop() {
         Some(Value::ServerError(error)) => Some(refused(&error)),
@@ -60,8 +81,7 @@ pub(crate) async fn declare(
             return Err(Error::new(
                 ErrorKind::NoSuchQueue,
                 format!(
-                    "the stream {} has no consumer group \"{GROUP}\"; create the queue first",
-                    keys.stream
+                    "the stream {stream} has no consumer group \"{GROUP}\"; create the queue first"
                 ),
             ));
         }
@@ -70,15 +90,11 @@ pub(crate) async fn declare(
         return Err(Error::new(
             ErrorKind::TopologyDiffers,
             format!(
-                "the stream {} has {} consumer groups; \"{GROUP}\" must be the only group, because what it has done is \
+                "the stream {stream} has {} consumer groups; \"{GROUP}\" must be the only group, because what it has done is \
                  deleted: use a topic to give others a copy",
-                keys.stream,
                 names.len()
             ),
         ));
-    }
-    for topic in &topology.topics {
-        bind(links, options, topology, topic, declare).await?;
     }
     Ok(())
 }
@@ -93,25 +109,31 @@ async fn check_kinds(
     links: &Links,
     options: &ConnectOptions,
     keys: &Keys,
+    streams: &[String],
     declare: Declare,
 ) -> Result<()> {
-    let expected = [
-        (&keys.stream, "stream"),
-        (&keys.delayed, "zset"),
-        (&keys.dead, "stream"),
-        (&keys.wake, "list"),
+    let others = [
+        (keys.delayed(), "zset"),
+        (keys.dead(), "stream"),
+        (keys.wake(), "list"),
+        (keys.meta(), "hash"),
     ];
+    let expected: Vec<(&String, &str)> = streams
+        .iter()
+        .map(|stream| (stream, "stream"))
+        .chain(others.iter().map(|(key, kind)| (key, *kind)))
+        .collect();
     let mut pipeline = redis::pipe();
-    for (key, _) in expected {
+    for (key, _) in &expected {
         pipeline.cmd("TYPE").arg(key);
     }
     let replies = links
         .exchange(keys.slot, &pipeline, options.confirm_timeout)
         .await;
-    for ((key, kind), reply) in expected.into_iter().zip(replies.map_err(unsure)?) {
+    for ((key, kind), reply) in expected.into_iter().zip(replies.map_err(unread)?) {
         let found = text(checked(reply)?).unwrap_or_default();
         if found == "none" {
-            if declare == Declare::Verify && key == &keys.stream {
+            if declare == Declare::Verify && streams.contains(key) {
                 return Err(Error::new(
                     ErrorKind::NoSuchQueue,
                     format!("there is no stream {key}, and nothing may be created here"),
@@ -147,7 +169,7 @@ async fn bind(
     let replies = links
         .exchange(slot, &pipeline, options.confirm_timeout)
         .await;
-    let mut replies = replies.map_err(unsure)?.into_iter();
+    let mut replies = replies.map_err(unread)?.into_iter();
     let mut next = || replies.next().map(checked);
     let (there, added) = (next().unwrap_or(Ok(Value::Nil)), next());
     let bound = match there.map(|reply| int(&reply) == Some(1)) {
@@ -174,13 +196,4 @@ async fn bind(
         ));
     }
     Ok(())
-}
-
-/// A declaration can be repeated, so one without an answer is no more than unavailable.
-fn unsure(broken: crate::failure::Broken) -> Error {
-    let error = broken.into_error();
-    match error.kind() {
-        ErrorKind::Unknown => Error::new(ErrorKind::Unavailable, error.to_string()),
-        _ => error,
-    }
 }

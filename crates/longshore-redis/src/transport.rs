@@ -8,8 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use longshore_core::{
-    Admin, Capabilities, ConnectOptions, Declare, Error, ErrorKind, Name, Outgoing, Published,
-    Result, Subscribed, Subscription, Topology, Transport, defaults,
+    Admin, Capabilities, ConnectOptions, Declare, Error, ErrorKind, Outgoing, Published, Result,
+    Subscribed, Subscription, Text, Topology, Transport, defaults,
 };
 use redis::Value;
 use tokio_util::{
@@ -44,7 +44,8 @@ pub(crate) struct RedisTransport {
     links: Arc<Links>,
     admin: RedisAdmin,
     renewal: Mutex<Option<Arc<Renewal>>>,
-    promoters: Mutex<BTreeMap<Name, Weak<Promoter>>>,
+    /// By scope.
+    promoters: Mutex<BTreeMap<Text, Weak<Promoter>>>,
     lanes: Mutex<Vec<Weak<Lane>>>,
     /// Those that may hold entries.
     tasks: TaskTracker,
@@ -63,6 +64,7 @@ impl RedisTransport {
         let durable = inspect(&site, &links).await?;
         let cluster = site.address.kind == Kind::Cluster;
         let mut capabilities = Capabilities::default();
+        capabilities.lanes = true;
         capabilities.topics = true;
         capabilities.atomic_topics = !cluster;
         capabilities.longest_delay = Some(defaults::LONGEST_DELAY);
@@ -100,21 +102,21 @@ impl RedisTransport {
         Ok(Arc::clone(renewal.insert(started)))
     }
 
-    /// The promoter of a queue, started where none runs.
+    /// The promoter of all lanes of a queue, started where none runs.
     fn promoter(&self, lane: &Lane) -> Arc<Promoter> {
         let mut promoters = self
             .promoters
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         promoters.retain(|_, promoter| promoter.strong_count() > 0);
-        let queue = &lane.subscription.topology.queue;
-        if let Some(promoter) = promoters.get(queue).and_then(Weak::upgrade) {
+        let scope = &lane.keys.scope;
+        if let Some(promoter) = promoters.get(scope).and_then(Weak::upgrade) {
             return promoter;
         }
         let (promoter, work) = Promoter::new(lane);
         tokio::spawn(work.run());
         let promoter = Arc::new(promoter);
-        promoters.insert(queue.clone(), Arc::downgrade(&promoter));
+        promoters.insert(scope.clone(), Arc::downgrade(&promoter));
         promoter
     }
 }
@@ -148,11 +150,17 @@ impl Transport for RedisTransport {
         self.open()?;
         supported(subscription.part)?;
         check(&subscription)?;
+        let lane = Arc::new(Lane::new(
+            Arc::clone(&self.site),
+            Arc::clone(&self.links),
+            subscription,
+            self.killed.child_token(),
+        )?);
         let prepared = topology::declare(
             &self.links,
             &self.site.options,
-            &subscription.topology,
-            subscription.declare,
+            &lane.subscription.topology,
+            lane.subscription.declare,
         );
         let limit = self.site.options.connect_timeout;
         tokio::time::timeout(limit, prepared).await.map_err(|_| {
@@ -162,12 +170,6 @@ impl Transport for RedisTransport {
             )
         })??;
         let renewal = self.renewal()?;
-        let lane = Arc::new(Lane::new(
-            Arc::clone(&self.site),
-            Arc::clone(&self.links),
-            subscription,
-            self.killed.child_token(),
-        ));
         renewal.watch(&lane);
         let promoter = self.promoter(&lane);
         let link = Link::new(Arc::clone(&self.site), Place::Slot(lane.keys.slot), "read");

@@ -271,3 +271,31 @@ async fn publish_first(server: &Server, name: &str, count: u32) {
         let _: String = server.query(&format!("XADD ls:{{{name}}}:stream * type t body {n}"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_has_the_number_it_is_given_however_often_it_is_noted() {
+    let server = Server::start(&[]).await;
+    let transport = server.connect().await;
+    let mut consumer = Consumer::new(&transport, subscription("q", 8, LOCK)).await;
+    publish(&transport, "q", ["a".to_owned()]).await;
+    let first = consumer.one().await;
+    let after = Duration::ZERO;
+    consumer
+        .settle(first, Verdict::Retry { after })
+        .await
+        .unwrap();
+    let second = consumer.one().await;
+    assert_eq!(second.attempt, 2);
+    // The first copy's start is in the entry, so this one's count is less by one.
+    for (number, count) in [(2, 1), (3, 2), (3, 2), (5, 4)] {
+        let noted = consumer.settler.start(&[(second.receipt, number)]).await;
+        assert!(noted[0].is_ok());
+        assert_eq!(server.pending("q")[0].1, count);
+    }
+    let mut settlement = Settlement::complete(second.receipt, 5);
+    settlement.verdict = Verdict::Retry { after };
+    consumer.settler.settle(vec![settlement]).await[0]
+        .as_ref()
+        .unwrap();
+    assert_eq!(consumer.one().await.attempt, 6);
+}

@@ -34,7 +34,7 @@ fn field(name: &str, value: impl Into<Vec<u8>>) -> (Vec<u8>, Vec<u8>) {
     (name.as_bytes().to_vec(), value.into())
 }
 
-/// Set aside and sent back, an entry is byte for byte what it was.
+/// Set aside and sent back, an entry is byte for byte what it was, and says that it was sent back.
 async fn round_trip(fields: Fields, defective: bool) {
     let server = Server::start(&[]).await;
     let transport = server.connect().await;
@@ -91,7 +91,9 @@ async fn round_trip(fields: Fields, defective: bool) {
         .pop()
         .unwrap()
         .unwrap();
-    assert_eq!(stored(&server, "ls:{q}:stream"), fields);
+    let mut back = fields;
+    back.push(field("redriven", "1"));
+    assert_eq!(stored(&server, "ls:{q}:stream"), back);
     assert_eq!(server.query::<u64>("XLEN ls:{q}:dead"), 0);
 }
 

@@ -129,13 +129,42 @@ fn numbers_are_clamped_and_foreign_reply_addresses_ignored() {
 #[test]
 fn packed_values_are_unpacked_and_torn_ones_refused() {
     let envelope = Envelope::new("t", "body");
-    let packed = Bytes::from(pack(&envelope, "n"));
+    let packed = Bytes::from(pack(&envelope, Some("x"), "n", "p.high:"));
     let values = unpack(&packed).expect("packed");
     let texts: Vec<_> = values.iter().map(|v| &v[..]).collect();
     assert_eq!(
         texts,
-        [&b"1"[..], b"n", b"", b"type", b"t", b"body", b"body"]
+        [
+            &b"1"[..],
+            b"n",
+            b"p.high:",
+            b"type",
+            b"t",
+            b"body",
+            b"body",
+            b"dedup",
+            b"x"
+        ]
     );
     assert!(unpack(&packed.slice(..packed.len() - 1)).is_none());
     assert!(unpack(&Bytes::from_static(&[255, 255, 255, 255])).is_none());
+}
+
+#[test]
+fn how_a_message_stands_to_the_window_is_in_its_fields_and_no_header() {
+    let read = |more: &[(&str, &str)]| {
+        let mut pairs = vec![("body", "x")];
+        pairs.extend(more);
+        read_pairs(&pairs)
+    };
+    assert_eq!(read(&[]).standing, Standing::Unknown);
+    assert_eq!(read(&[("dedup", "x")]).standing, Standing::Held);
+    for redriven in [
+        &[("dedup", "x"), ("redriven", "1")][..],
+        &[("redriven", "1"), ("dedup", "x")],
+    ] {
+        let read = read(redriven);
+        assert_eq!(read.standing, Standing::Exempt);
+        assert!(read.envelope.headers.is_empty());
+    }
 }

@@ -12,7 +12,7 @@
 -- ARGV[4]  reason
 -- ARGV[5]  detail
 -- ARGV[6]  attempts
--- ARGV[7]  queue
+-- ARGV[7]  the physical queue it comes from
 -- returns  1 done, 0 somebody else's, -1 not pending or deleted
 --
 -- More than 1,000 fields do not fit Lua's stack; they are stored in the one field `dead.packed`

@@ -1,12 +1,12 @@
--- Replaces an entry by a copy with the next attempt number, at once or later.
+-- Replaces an entry by a copy that knows how many starts were used up, at once or later.
 --
--- KEYS[1]  the stream
+-- KEYS[1]  the stream of its lane
 -- KEYS[2]  the delayed messages
 -- KEYS[3]  the list that wakes the promoter
 -- ARGV[1]  the group
 -- ARGV[2]  the consumer
 -- ARGV[3]  the id
--- ARGV[4]  starts used up, stored as `attempt`
+-- ARGV[4]  starts used up, stored as `attempt` where there were any
 -- ARGV[5]  ms to wait
 -- ARGV[6]  the part, as in a key: empty or `p.high:`
 -- returns  1 done, 0 somebody else's, -1 not pending or deleted, -2 too many fields
@@ -35,8 +35,10 @@ for i = 1, #stored, 2 do
     fields[#fields + 1] = stored[i + 1]
   end
 end
-fields[#fields + 1] = 'attempt'
-fields[#fields + 1] = ARGV[4]
+if ARGV[4] ~= '0' then
+  fields[#fields + 1] = 'attempt'
+  fields[#fields + 1] = ARGV[4]
+end
 local wait = tonumber(ARGV[5])
 local member
 if wait == 0 then
