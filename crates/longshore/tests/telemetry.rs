@@ -157,6 +157,11 @@ fn metrics_have_the_names_labels_and_kinds_of_the_table() {
             ("counter", with("kind", &["stale", "other"])),
         ),
         (names::LOCKS_LOST, ("counter", alone())),
+        (names::DUPLICATES, ("counter", alone())),
+        (
+            names::REPLIES_DROPPED,
+            ("counter", BTreeSet::from(["system=memory".to_owned()])),
+        ),
         (
             names::FAILURES,
             ("counter", with("kind", &["error", "panic", "time-limit"])),
