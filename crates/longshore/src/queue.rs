@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use longshore_core::{
-    Destination, Envelope, Error, ErrorKind, Name, Outgoing, Part, Result, Topology, partition_of,
-    printable,
+    Destination, Envelope, Error, ErrorKind, Name, Outgoing, Part, Result, Text, Topology,
+    partition_of, printable,
 };
 
 /// The lane of what names none.
@@ -166,11 +166,19 @@ impl Queue {
     }
 
     /// The numbers of all lanes, the most urgent first.
-    #[expect(dead_code, reason = "the worker asks for it next")]
     pub(crate) fn lanes_by_priority(&self) -> Vec<u8> {
         let mut lanes: Vec<u8> = (1..).take(self.topology.lanes.len()).collect();
         lanes.insert(self.before_normal.min(lanes.len()), 0);
         lanes
+    }
+
+    /// The names of all lanes, the most urgent first.
+    pub(crate) fn lane_names(&self) -> Vec<Text> {
+        let name = |lane: u8| match self.topology.lane(lane) {
+            Some(name) => name.as_str().into(),
+            None => Text::from_static(NORMAL),
+        };
+        self.lanes_by_priority().into_iter().map(name).collect()
     }
 
     /// The part a message belongs to.

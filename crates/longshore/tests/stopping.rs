@@ -109,7 +109,10 @@ async fn a_stop_lets_running_handlers_finish_and_gives_back_the_others_at_no_cos
     );
     let mut settled = pier.faults.settlements();
     settled.sort_unstable();
-    assert_eq!(settled, [vec!["Complete"; 2], vec!["Release"; 8]].concat());
+    assert_eq!(
+        settled,
+        [vec!["Complete"; 2], vec!["Release { after: 0ns }"; 8]].concat()
+    );
     let expected: Vec<_> = (3..=20).map(|id| (id, 1)).collect();
     assert_eq!(pier.left().await, expected);
 }

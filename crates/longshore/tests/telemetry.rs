@@ -167,6 +167,11 @@ fn metrics_have_the_names_labels_and_kinds_of_the_table() {
             ("counter", with("kind", &["error", "panic", "time-limit"])),
         ),
         (names::RUNNING, ("gauge", alone())),
+        (names::DUPLICATES, ("counter", alone())),
+        (
+            names::REPLIES_DROPPED,
+            ("counter", BTreeSet::from(["system=memory".to_owned()])),
+        ),
     ]);
     let found: BTreeMap<&str, _> = found
         .iter()

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use longshore_core::{Delivery, Error, ErrorKind, Part};
 
-use super::{Shared, SharedRef, dedup::Word, handle::State, intake::Desk};
+use super::{Shared, SharedRef, dedup::Word, desk::Desk, handle::State};
 use crate::{
     answer::{self, Answer},
     client::no_answer,

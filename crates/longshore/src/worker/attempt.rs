@@ -16,7 +16,7 @@ use tracing::Span;
 use super::{
     conclude::{Ending, panic_text},
     dedup::Dedup,
-    intake::Desk,
+    desk::Desk,
 };
 use crate::{
     Context,

@@ -11,8 +11,8 @@ use super::{
     admit::{self, Admission, Admitted},
     attempt::{About, Attempt},
     conclude::{self, Ending},
+    desk::Desk,
     handle::{Control, State},
-    intake::Desk,
     settle::settle,
 };
 use crate::{Context, context::Start};

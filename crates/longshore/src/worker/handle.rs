@@ -1,14 +1,11 @@
 //! A running worker, seen from outside.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use longshore_core::{Result, Text};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use super::SharedRef;
+use super::{SharedRef, turns::Turns};
 
 /// After the stop deadline: the time in which what was dropped is settled.
 pub(super) const GRACE: Duration = Duration::from_millis(400);
@@ -48,23 +45,6 @@ pub(super) enum State {
     Running,
     Paused,
     Stopping { deadline: Instant },
-}
-
-/// Why nothing arrives, where the worker itself knows.
-#[derive(Debug, Default)]
-pub(crate) struct Trouble(Mutex<Option<Text>>);
-
-impl Trouble {
-    pub(super) fn set(&self, trouble: Option<Text>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
-
-    fn get(&self) -> Option<Text> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
 }
 
 struct Seen(SharedRef);
@@ -130,10 +110,25 @@ impl WorkerHandle {
     #[track_caller]
     pub fn set_prefetch(&self, messages: u16) -> Result<()> {
         let prefetch = super::within("prefetch", messages, 1, 1_000);
-        self.shared.0.intake.set_prefetch(prefetch)?;
+        let intake = &self.shared.0.intake;
+        for lane in 0..self.shared.0.lanes.len() {
+            intake.set_prefetch(lane, prefetch)?;
+        }
         self.control
             .send_modify(|control| control.prefetch = prefetch);
         Ok(())
+    }
+
+    /// Changes how the lanes share the handler slots, from the next start on; a worker that served
+    /// them strictly does so by weight then. See [`Worker::weights`](crate::Worker::weights).
+    ///
+    /// # Panics
+    /// As [`Worker::weights`](crate::Worker::weights).
+    #[track_caller]
+    pub fn set_weights<N: AsRef<str>>(&self, weights: impl IntoIterator<Item = (N, u32)>) {
+        let shared = &self.shared.0;
+        let weights = super::turns::weights(&shared.lanes, weights);
+        shared.intake.set_turns(Turns::weighted(&weights));
     }
 
     /// Whether the worker can do its work. Turns not-ready within 5 s of the broker going away.
@@ -146,7 +141,7 @@ impl WorkerHandle {
             State::Stopping { .. } => Some(Text::from_static("the worker is stopping")),
             State::Running => shared
                 .trouble
-                .get()
+                .first()
                 .or_else(|| shared.intake.trouble())
                 .or_else(|| shared.store_trouble()),
         };

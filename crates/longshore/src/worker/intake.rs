@@ -1,83 +1,85 @@
 //! Where the drivers of a worker get their deliveries from.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use longshore_core::{Delivery, Error, Receipt, Result, Settler, Source, Subscribed, Text};
-use tokio::sync::Notify;
+use longshore_core::{Delivery, Error, Receipt, Result, Source, Subscribed, Text};
+use tokio::{sync::Notify, time::Instant};
 
-/// Where the drivers of a worker get their deliveries from: one source, shared by all of them.
+use super::{desk::Desk, turns::Turns, waiting::Waiting};
+
+/// Where the drivers of a worker get their deliveries from: one source for each lane, shared by all
+/// drivers.
 ///
 /// A source knows one waker, so it is given one that wakes every waiting driver; whoever comes
 /// first takes what there is.
 pub(super) struct Intake {
     state: Mutex<State>,
-    waiting: Arc<Waiting>,
+    pub(super) waiting: Arc<Waiting>,
     waker: Waker,
-    /// Told when the source has ended by itself.
-    pub(super) ended: Notify,
+    /// One for each lane, told when its source has ended by itself.
+    ended: Vec<Notify>,
+}
+
+struct State {
+    /// The most urgent first.
+    lanes: Vec<Lane>,
+    turns: Turns,
+    /// Lost locks each driver has not looked at yet.
+    lost: Vec<Vec<Receipt>>,
 }
 
 #[derive(Default)]
-struct State {
+struct Lane {
     open: Option<Line>,
     /// A stopped source that still hands over what had arrived, and that.
     closing: Option<(Line, Vec<Delivery>)>,
     /// Closed sources whose last deliveries are still being handled.
     retiring: Vec<Line>,
     ended_with: Option<Error>,
-    /// Lost locks each driver has not looked at yet.
-    lost: Vec<Vec<Receipt>>,
 }
 
 struct Line {
     source: Box<dyn Source>,
     desk: Arc<Desk>,
-}
-
-/// Where the deliveries of one source are settled, and how many still have to be.
-pub(super) struct Desk {
-    pub(super) settler: Arc<dyn Settler>,
-    unsettled: AtomicUsize,
-    /// Its source takes nothing any more.
-    retired: AtomicBool,
+    age: Age,
 }
 
 /// How long a source may take to hand over what it holds.
-const CLOSING: Duration = Duration::from_secs(5);
+pub(super) const CLOSING: Duration = Duration::from_secs(5);
 
 impl Intake {
-    pub(super) fn new(drivers: usize) -> Self {
-        let waiting = Arc::new(Waiting(Mutex::new(vec![None; drivers])));
+    pub(super) fn new(lanes: usize, turns: Turns, drivers: usize) -> Self {
+        let waiting = Arc::new(Waiting::new(drivers));
         Self {
             state: Mutex::new(State {
+                lanes: (0..lanes).map(|_| Lane::default()).collect(),
+                turns,
                 lost: vec![Vec::new(); drivers],
-                ..State::default()
             }),
             waker: Waker::from(Arc::clone(&waiting)),
             waiting,
-            ended: Notify::new(),
+            ended: (0..lanes).map(|_| Notify::new()).collect(),
         }
     }
 
-    /// Lets the drivers take from this source.
-    pub(super) fn open(&self, (source, settler): Subscribed) {
-        let desk = Arc::new(Desk {
-            settler,
-            unsettled: AtomicUsize::new(0),
-            retired: AtomicBool::new(false),
-        });
-        self.state().open = Some(Line { source, desk });
-        self.wake_all();
+    /// Lets the drivers take from this source. `prefetch` is how much it holds at most.
+    pub(super) fn open(&self, lane: usize, (source, settler): Subscribed, prefetch: u16) {
+        let line = Line {
+            source,
+            desk: Arc::new(Desk::new(settler)),
+            age: Age::new(prefetch),
+        };
+        if let Some(lane) = self.state().lanes.get_mut(lane) {
+            lane.open = Some(line);
+        }
+        self.waiting.wake_all();
     }
 
-    /// Takes up to `max` deliveries.
+    /// Takes up to `max` deliveries of one lane.
     pub(super) fn poll_take(
         &self,
         driver: usize,
@@ -87,34 +89,43 @@ impl Intake {
     ) -> Poll<Arc<Desk>> {
         self.waiting.register(driver, cx.waker());
         let mut state = self.state();
-        let Some(line) = &mut state.open else {
-            return Poll::Pending;
-        };
+        let State { lanes, turns, .. } = &mut *state;
+        let many = lanes.len() > 1;
         let mut shared = Context::from_waker(&self.waker);
-        let taken = match line.source.poll_receive(&mut shared, max, into) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(taken) => taken,
-        };
-        let desk = Arc::clone(&line.desk);
-        match taken {
-            Ok(n) if n > 0 => {
-                desk.unsettled.fetch_add(n, Ordering::AcqRel);
-                drop(state);
-                // The source has forgotten its waker; another driver may still be waiting.
-                self.waiting.wake_others(driver);
-                Poll::Ready(desk)
-            }
-            ended => {
-                state.ended_with = ended.err();
-                if let Some(line) = state.open.take() {
-                    line.desk.retired.store(true, Ordering::Release);
-                    state.retiring.push(line);
+        for nth in 0..lanes.len() {
+            let at = turns.lane(nth);
+            let Some(lane) = lanes.get_mut(at) else {
+                continue;
+            };
+            let Some(line) = &mut lane.open else {
+                continue;
+            };
+            let room = turns.share(at, max);
+            match line.source.poll_receive(&mut shared, room, into) {
+                Poll::Pending if many => line.age.is_empty(),
+                Poll::Pending => {}
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    if many {
+                        turns.took(at, n);
+                        line.age.took(n);
+                    }
+                    let desk = Arc::clone(&line.desk);
+                    desk.took(n);
+                    drop(state);
+                    // The source has forgotten its waker; another driver may still be waiting.
+                    self.waiting.wake_others(driver);
+                    return Poll::Ready(desk);
                 }
-                drop(state);
-                self.ended.notify_one();
-                Poll::Pending
+                Poll::Ready(ended) => {
+                    lane.ended_with = ended.err();
+                    lane.retire_open();
+                    if let Some(ended) = self.ended.get(at) {
+                        ended.notify_one();
+                    }
+                }
             }
         }
+        Poll::Pending
     }
 
     /// Locks lost that this driver has not heard of. Every driver hears of all of them.
@@ -128,17 +139,9 @@ impl Intake {
         let mut state = self.state();
         let mut shared = Context::from_waker(&self.waker);
         let mut lost = Vec::new();
-        let State {
-            open,
-            closing,
-            retiring,
-            ..
-        } = &mut *state;
-        let closing = closing.iter_mut().map(|(line, _)| line);
-        for line in open.iter_mut().chain(closing).chain(retiring.iter_mut()) {
-            let _ = line.source.poll_lost(&mut shared, &mut lost);
+        for lane in &mut state.lanes {
+            lane.poll_lost(&mut shared, &mut lost);
         }
-        retiring.retain(|line| line.desk.unsettled.load(Ordering::Acquire) > 0);
         if !lost.is_empty() {
             for inbox in &mut state.lost {
                 inbox.extend_from_slice(&lost);
@@ -159,41 +162,55 @@ impl Intake {
         for inbox in &mut self.state().lost {
             inbox.extend_from_slice(lost);
         }
-        self.wake_all();
+        self.waiting.wake_all();
     }
 
     /// Whether there is a source to take from.
-    pub(super) fn is_open(&self) -> bool {
-        self.state().open.is_some()
+    pub(super) fn is_open(&self, lane: usize) -> bool {
+        self.state().open(lane).is_some()
+    }
+
+    /// Resolves once the source of this lane has ended by itself.
+    pub(super) async fn ended(&self, lane: usize) {
+        match self.ended.get(lane) {
+            Some(ended) => ended.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Since when the oldest delivery that was not taken yet may have been here.
+    pub(super) fn oldest(&self, lane: usize) -> Option<Instant> {
+        self.state().open(lane).map(|line| line.age.oldest)
     }
 
     /// Stops taking, and answers what had arrived but never started, with where to settle it.
     /// Cancelling it loses nothing: another call goes on with it.
-    pub(super) async fn close(&self) -> Option<(Vec<Delivery>, Arc<Desk>)> {
+    pub(super) async fn close(&self, at: usize) -> Option<(Vec<Delivery>, Arc<Desk>)> {
+        if let Some(lane) = self.state().lanes.get_mut(at)
+            && let Some(mut line) = lane.open.take()
         {
-            let mut state = self.state();
-            if let Some(mut line) = state.open.take() {
-                line.source.stop();
-                state.closing = Some((line, Vec::new()));
-            }
+            line.source.stop();
+            lane.closing = Some((line, Vec::new()));
         }
         // What is not handed over in time comes back as after the death of a process.
-        let drained = std::future::poll_fn(|cx| self.poll_drained(cx));
+        let drained = std::future::poll_fn(|cx| self.poll_drained(at, cx));
         let _ = tokio::time::timeout(CLOSING, drained).await;
         let mut state = self.state();
-        let (line, unstarted) = state.closing.take()?;
+        let lane = state.lanes.get_mut(at)?;
+        let (line, unstarted) = lane.closing.take()?;
         let desk = Arc::clone(&line.desk);
-        desk.unsettled.fetch_add(unstarted.len(), Ordering::AcqRel);
-        desk.retired.store(true, Ordering::Release);
-        state.retiring.push(line);
+        desk.took(unstarted.len());
+        desk.retire();
+        lane.retiring.push(line);
         drop(state);
-        self.wake_all();
+        self.waiting.wake_all();
         Some((unstarted, desk))
     }
 
-    fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_drained(&self, at: usize, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state();
-        let Some((line, unstarted)) = &mut state.closing else {
+        let closing = state.lanes.get_mut(at).and_then(|l| l.closing.as_mut());
+        let Some((line, unstarted)) = closing else {
             return Poll::Ready(());
         };
         loop {
@@ -207,39 +224,50 @@ impl Intake {
 
     /// These many deliveries were settled, or their locks were lost.
     pub(super) fn done(&self, desk: &Desk, deliveries: usize) {
-        let before = desk.unsettled.fetch_sub(deliveries, Ordering::AcqRel);
-        if before == deliveries && desk.retired.load(Ordering::Acquire) {
+        if desk.done(deliveries) {
             // Whoever looks next lets the source go.
-            self.wake_all();
+            self.waiting.wake_all();
         }
     }
 
     /// Why the source ended by itself.
-    pub(super) fn ended_with(&self) -> Option<Error> {
-        self.state().ended_with.take()
+    pub(super) fn ended_with(&self, lane: usize) -> Option<Error> {
+        self.state().lanes.get_mut(lane)?.ended_with.take()
     }
 
-    pub(super) fn set_prefetch(&self, prefetch: u16) -> Result<()> {
-        match &mut self.state().open {
-            Some(line) => line.source.set_prefetch(prefetch),
+    pub(super) fn set_prefetch(&self, lane: usize, prefetch: u16) -> Result<()> {
+        match self
+            .state()
+            .lanes
+            .get_mut(lane)
+            .and_then(|l| l.open.as_mut())
+        {
+            Some(line) => {
+                line.source.set_prefetch(prefetch)?;
+                line.age.prefetch = line.age.prefetch.max(usize::from(prefetch));
+                Ok(())
+            }
             None => Ok(()),
         }
     }
 
-    pub(super) fn trouble(&self) -> Option<Text> {
-        self.state().open.as_ref()?.source.trouble()
+    pub(super) fn set_turns(&self, turns: Turns) {
+        self.state().turns = turns;
+        self.waiting.wake_all();
     }
 
-    pub(super) fn wake_all(&self) {
-        self.waiting.wake_others(usize::MAX);
+    /// Why nothing can arrive in a lane just now.
+    pub(super) fn trouble(&self) -> Option<Text> {
+        let state = self.state();
+        let mut open = state.lanes.iter().filter_map(|lane| lane.open.as_ref());
+        open.find_map(|line| line.source.trouble())
     }
 
     /// Drops every source. What is still unsettled comes back as after the death of a process.
     pub(super) fn drop_sources(&self) {
-        let mut state = self.state();
-        state.open = None;
-        state.closing = None;
-        state.retiring.clear();
+        for lane in &mut self.state().lanes {
+            *lane = Lane::default();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -247,44 +275,75 @@ impl Intake {
     }
 }
 
-/// The wakers of drivers that wait, one place each.
-struct Waiting(Mutex<Vec<Option<Waker>>>);
-
-impl Waiting {
-    fn register(&self, driver: usize, waker: &Waker) {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = places.get_mut(driver) {
-            match place {
-                Some(there) => there.clone_from(waker),
-                None => *place = Some(waker.clone()),
-            }
-        }
-    }
-
-    fn wake_others(&self, driver: usize) {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (index, place) in places.iter_mut().enumerate() {
-            if index != driver
-                && let Some(waker) = place.take()
-            {
-                waker.wake();
-            }
-        }
+impl State {
+    fn open(&self, lane: usize) -> Option<&Line> {
+        self.lanes.get(lane)?.open.as_ref()
     }
 }
 
-impl Wake for Waiting {
-    fn wake(self: Arc<Self>) {
-        self.wake_others(usize::MAX);
+impl Lane {
+    fn retire_open(&mut self) {
+        if let Some(line) = self.open.take() {
+            line.desk.retire();
+            self.retiring.push(line);
+        }
+    }
+
+    fn poll_lost(&mut self, cx: &mut Context<'_>, lost: &mut Vec<Receipt>) {
+        let closing = self.closing.iter_mut().map(|(line, _)| line);
+        let lines = self.open.iter_mut().chain(closing);
+        for line in lines.chain(self.retiring.iter_mut()) {
+            let _ = line.source.poll_lost(cx, lost);
+        }
+        self.retiring.retain(|line| line.desk.unsettled() > 0);
+    }
+}
+
+/// Since when the oldest delivery of a source that was not taken yet may have been here: whatever
+/// is here at one time has been taken once a whole prefetch was.
+struct Age {
+    prefetch: usize,
+    oldest: Instant,
+    taken: usize,
+    /// When `taken` was begun to be counted.
+    since: Instant,
+}
+
+impl Age {
+    fn new(prefetch: u16) -> Self {
+        let now = Instant::now();
+        Self {
+            prefetch: usize::from(prefetch),
+            oldest: now,
+            taken: 0,
+            since: now,
+        }
+    }
+
+    fn took(&mut self, deliveries: usize) {
+        self.taken += deliveries;
+        if self.taken >= self.prefetch {
+            self.taken = 0;
+            self.oldest = std::mem::replace(&mut self.since, Instant::now());
+        }
+    }
+
+    fn is_empty(&mut self) {
+        let now = Instant::now();
+        (self.taken, self.oldest, self.since) = (0, now, now);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
+    use std::{
+        collections::VecDeque,
+        sync::atomic::{AtomicBool, Ordering},
+        task::Wake,
+    };
 
     use async_trait::async_trait;
-    use longshore_core::{Envelope, Part, Settlement, Standing, Unsettled};
+    use longshore_core::{Envelope, Part, Settlement, Settler, Standing, Unsettled};
 
     use super::*;
 
@@ -350,21 +409,20 @@ mod tests {
             standing: Standing::Unknown,
             defect: None,
         };
-        let intake = Intake::new(2);
+        let intake = Intake::new(1, Turns::Strict, 2);
         let idle = Arc::new(Woken(AtomicBool::new(false)));
         let waker = Waker::from(Arc::clone(&idle));
         let mut cx = Context::from_waker(&waker);
         let mut batch = Vec::new();
         assert!(intake.poll_take(0, &mut cx, 8, &mut batch).is_pending());
         let heap = VecDeque::from([delivery(1), delivery(2)]);
-        intake.state().open = Some(Line {
-            source: Box::new(Heap(heap)),
-            desk: Arc::new(Desk {
-                settler: Arc::new(Heap(VecDeque::new())),
-                unsettled: AtomicUsize::new(0),
-                retired: AtomicBool::new(false),
-            }),
-        });
+        intake.open(
+            0,
+            (Box::new(Heap(heap)), Arc::new(Heap(VecDeque::new()))),
+            2,
+        );
+        idle.0.store(false, Ordering::SeqCst);
+        assert!(intake.poll_take(0, &mut cx, 0, &mut batch).is_pending());
         let mut busy = Context::from_waker(Waker::noop());
         assert!(intake.poll_take(1, &mut busy, 1, &mut batch).is_ready());
         assert!(idle.0.load(Ordering::SeqCst), "one more is there");

@@ -5,17 +5,23 @@ mod attempt;
 mod bookkeeping;
 mod conclude;
 mod dedup;
+mod desk;
 mod driver;
 mod handle;
 mod intake;
 mod keeper;
+mod lanes;
 mod leases;
+mod limit;
 mod pace;
 mod settle;
+mod trouble;
+mod turns;
+mod waiting;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use longshore_core::{Error, ErrorKind, Outcome, Result, defaults};
+use longshore_core::{Error, ErrorKind, Outcome, Result, Text, defaults};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -38,6 +44,7 @@ use crate::{Backoff, Client, Context, HandlerError, Queue, Router, Routes, route
 /// | `backoff` | 1 s doubling to 5 min | above 0 to a year |
 /// | `rate` | none | 1 to 1,000,000 starts/s |
 /// | `dead_letter_limit` | none | 1 and above |
+/// | `weights` | none: lanes are served strictly | 1 to 1,000 |
 #[derive(Clone)]
 #[must_use = "a worker does nothing until it is started"]
 pub struct Worker {
@@ -59,6 +66,27 @@ pub(crate) struct Settings {
     backoff: Backoff,
     rate: Option<u32>,
     dead_letter_limit: Option<u64>,
+    /// One for each lane, the most urgent first; none: strictly in that order.
+    weights: Option<Vec<u32>>,
+}
+
+impl Settings {
+    fn turns(&self) -> turns::Turns {
+        match &self.weights {
+            Some(weights) => turns::Turns::weighted(weights),
+            None => turns::Turns::Strict,
+        }
+    }
+
+    /// From how many unexplained returns on a message runs apart from others, as long as it then
+    /// still has an attempt left.
+    fn suspect_returns(&self) -> u32 {
+        match self.max_attempts {
+            1 => u32::MAX,
+            2 => 1,
+            _ => 2,
+        }
+    }
 }
 
 impl Worker {
@@ -94,6 +122,7 @@ impl Worker {
                 backoff: Backoff::default(),
                 rate: None,
                 dead_letter_limit: None,
+                weights: None,
             },
         }
     }
@@ -197,6 +226,27 @@ impl Worker {
         self
     }
 
+    /// Serves the lanes of the queue by weight instead of strictly: while all have messages, each
+    /// gets its share of the starts, so that none waits for ever. The share of a lane without
+    /// messages goes to the others.
+    ///
+    /// ```
+    /// # use longshore::{Queue, Router, Context, Worker, Outcome, Client};
+    /// # fn worker(client: &Client, router: Router) -> Worker {
+    /// let orders = Queue::new("orders").lanes(["high", "normal", "low"]);
+    /// Worker::new(client, &orders, router).weights([("high", 8), ("normal", 3), ("low", 1)])
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// When a lane is missing, unknown or there twice, or a weight lies outside 1 to 1,000.
+    #[track_caller]
+    pub fn weights<N: AsRef<str>>(mut self, weights: impl IntoIterator<Item = (N, u32)>) -> Self {
+        let weights = turns::weights(&self.queue.lane_names(), weights);
+        self.settings.weights = Some(weights);
+        self
+    }
+
     /// Declares the queue, subscribes, and works in the background until the handle stops it.
     ///
     /// # Errors
@@ -231,18 +281,28 @@ impl Worker {
             .longest_limit()
             .unwrap_or_default()
             .max(settings.time_limit);
+        let invalid = |text| Err(Error::new(ErrorKind::Invalid, text));
+        if !self.queue.topology().lanes.is_empty() {
+            // What other lanes keep from running goes back after half of that time.
+            let most = longest / 2;
+            return match limit <= most {
+                true => Ok(()),
+                false => invalid(format!(
+                    "a message of a queue with lanes may run for at most {most:?} here, half of the time after \
+                     which this broker takes it back, and the time limit is {limit:?}: lower it, or state the \
+                     broker's consumer timeout when connecting"
+                )),
+            };
+        }
         let rounds = usize::from(settings.prefetch).div_ceil(settings.concurrency);
         let needed = limit.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
         if needed <= longest {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Invalid,
-            format!(
-                "a message may stay unsettled for {needed:?} (time limit {limit:?} times prefetch ÷ concurrency), \
-                 but this broker takes it back after {longest:?}: lower the time limit or the prefetch, \
-                 raise the concurrency, or state the broker's consumer timeout when connecting"
-            ),
+        invalid(format!(
+            "a message may stay unsettled for {needed:?} (time limit {limit:?} times prefetch ÷ concurrency), \
+             but this broker takes it back after {longest:?}: lower the time limit or the prefetch, \
+             raise the concurrency, or state the broker's consumer timeout when connecting"
         ))
     }
 }
@@ -264,7 +324,9 @@ pub(crate) struct Shared {
     intake: intake::Intake,
     pace: Option<pace::Pace>,
     work: crate::telemetry::Work,
-    trouble: handle::Trouble,
+    trouble: trouble::Trouble,
+    /// The names of the lanes, the most urgent first.
+    lanes: Vec<Text>,
     dedup: Arc<dedup::Dedup>,
     /// What the worker is told to do.
     told: tokio::sync::watch::Receiver<handle::Control>,
@@ -277,7 +339,7 @@ impl Shared {
     }
 
     /// Why nothing starts: the store is asked before every start, and does not answer.
-    fn store_trouble(&self) -> Option<longshore_core::Text> {
+    fn store_trouble(&self) -> Option<Text> {
         self.keeps_books().then(|| self.client.books().trouble())?
     }
 }

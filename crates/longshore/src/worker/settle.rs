@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use longshore_core::{ErrorKind, Outgoing, Receipt, Settlement, Verdict};
 
-use super::{SharedRef, bookkeeping::Bookkeeping, intake::Desk};
+use super::{SharedRef, bookkeeping::Bookkeeping, desk::Desk};
 use crate::{
     Fault,
     answer::{self, Answer},

@@ -15,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use longshore_core::{
-    Admin, Capabilities, Declare, Delivery, Error, ErrorKind, Outgoing, Published, Receipt,
+    Admin, Capabilities, Declare, Delivery, Error, ErrorKind, Outgoing, Part, Published, Receipt,
     ReplyAddress, Result, Settlement, Settler, Source, Subscribed, Subscription, Text, Topology,
     Transport, Unsettled,
 };
@@ -35,6 +35,8 @@ pub struct Faults {
     pub silent: AtomicBool,
     /// Subscribing waits for ever.
     pub unreachable: AtomicBool,
+    /// Subscribing to this part fails.
+    pub unavailable: Mutex<Option<Part>>,
     /// So many looks at a source end it.
     pub ends: AtomicUsize,
     pub subscribed: AtomicUsize,
@@ -64,14 +66,26 @@ impl Faults {
 
 pub struct ReadingAhead {
     inner: Arc<dyn Transport>,
+    capabilities: Capabilities,
     faults: Arc<Faults>,
 }
 
 impl ReadingAhead {
     pub fn over(inner: Arc<dyn Transport>) -> (Arc<dyn Transport>, Arc<Faults>) {
+        Self::with(None, inner)
+    }
+
+    /// A broker that takes back what stays unsettled this long, or says so.
+    pub fn with(
+        longest_lock: Option<Duration>,
+        inner: Arc<dyn Transport>,
+    ) -> (Arc<dyn Transport>, Arc<Faults>) {
         let faults = Arc::new(Faults::default());
+        let mut capabilities = inner.capabilities().clone();
+        capabilities.longest_lock = longest_lock;
         let transport = Self {
             inner,
+            capabilities,
             faults: Arc::clone(&faults),
         };
         (Arc::new(transport), faults)
@@ -85,7 +99,7 @@ impl Transport for ReadingAhead {
     }
 
     fn capabilities(&self) -> &Capabilities {
-        self.inner.capabilities()
+        &self.capabilities
     }
 
     async fn declare(&self, topology: &Topology, declare: Declare) -> Result<()> {
@@ -104,6 +118,9 @@ impl Transport for ReadingAhead {
         self.faults.subscribed.fetch_add(1, Ordering::SeqCst);
         if self.faults.unreachable.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
+        }
+        if *self.faults.unavailable.lock().expect("not poisoned") == Some(subscription.part) {
+            return Err(Error::new(ErrorKind::Unavailable, "a fault of the test"));
         }
         let (source, settler) = self.inner.subscribe(subscription).await?;
         let source = Buffered {

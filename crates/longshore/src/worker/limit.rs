@@ -1,0 +1,63 @@
+//! Stops a worker from taking messages while its queue has too many dead letters.
+
+use std::time::Duration;
+
+use longshore_core::Text;
+use tokio::sync::watch;
+
+use super::{SharedRef, trouble::Of};
+use crate::Queue;
+
+/// How often the number of dead letters is looked at where there is a limit.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Whether a worker may take messages, as far as the dead letters of its queue are concerned.
+pub(super) struct Limit {
+    shared: SharedRef,
+    queue: Queue,
+    may: watch::Sender<bool>,
+}
+
+impl Limit {
+    /// Looks for the first time.
+    pub(super) async fn new(shared: SharedRef, queue: Queue) -> Self {
+        let limit = Self {
+            shared,
+            queue,
+            may: watch::channel(true).0,
+        };
+        limit.look().await;
+        limit
+    }
+
+    pub(super) fn may(&self) -> watch::Receiver<bool> {
+        self.may.subscribe()
+    }
+
+    /// Looks for ever.
+    pub(super) async fn keep(&self) {
+        if self.shared.settings.dead_letter_limit.is_none() {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            tokio::time::sleep(LOOK).await;
+            self.look().await;
+        }
+    }
+
+    async fn look(&self) {
+        let Some(limit) = self.shared.settings.dead_letter_limit else {
+            return;
+        };
+        // A broker that cannot say is no reason to stop: the next look will tell.
+        let Ok(stats) = self.shared.client.stats(&self.queue).await else {
+            return;
+        };
+        let dead = stats.dead;
+        let trouble: Option<Text> = (dead >= limit).then(|| {
+            format!("{dead} dead letters, the limit is {limit}: redrive or discard some").into()
+        });
+        self.may.send_replace(trouble.is_none());
+        self.shared.trouble.set(Of::DeadLetters, trouble);
+    }
+}
