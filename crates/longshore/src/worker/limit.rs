@@ -10,6 +10,8 @@ use crate::Queue;
 
 /// How often the number of dead letters is looked at where there is a limit.
 const LOOK: Duration = Duration::from_secs(5);
+/// And while there are too many.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether a worker may take messages, as far as the dead letters of its queue are concerned.
 pub(super) struct Limit {
@@ -40,7 +42,8 @@ impl Limit {
             std::future::pending::<()>().await;
         }
         loop {
-            tokio::time::sleep(LOOK).await;
+            let pause = if *self.may.borrow() { LOOK } else { LOOK_AGAIN };
+            tokio::time::sleep(pause).await;
             self.look().await;
         }
     }
