@@ -28,6 +28,9 @@ impl Admin for MemoryTransport {
             stats.delayed = Some(delayed);
             stats.dead = queue.dead.len() as u64;
             stats.consumers = Some(consumers);
+            for sessions in queue.sessions.values_mut() {
+                sessions.count(now, &mut stats);
+            }
             Ok(stats)
         })
     }
@@ -52,9 +55,7 @@ impl Admin for MemoryTransport {
                     let queue = state.queue(queue)?;
                     let dead = queue.dead.remove(id).ok_or_else(gone)?;
                     let entry = Entry::new(dead.entry.envelope, now);
-                    if let Some(lane) = queue.lanes.get_mut(&dead.lane) {
-                        lane.add(entry, now, now, wakers);
-                    }
+                    queue.put_again(&dead.from, entry, now, wakers);
                     Ok(())
                 })
                 .collect()

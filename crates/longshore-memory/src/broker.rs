@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use longshore_core::{ConnectOptions, ErrorKind, Transport};
+use longshore_core::{Claim, ConnectOptions, ErrorKind, Name, Transport};
 
 use crate::{state::Shared, transport::MemoryTransport};
 
@@ -40,9 +40,9 @@ impl MemoryBroker {
         Arc::new(MemoryTransport::new(self.shared.clone()))
     }
 
-    /// Ends every lock and every inbox, as cut connections to a broker would: the deliveries come back
-    /// with their starts counted, their sources report the locks as lost, and the sources of inboxes
-    /// end with an error.
+    /// Ends every lock, every ownership and every inbox, as cut connections to a broker would: the
+    /// deliveries come back with their starts counted, their sources report the locks as lost, the
+    /// memberships what they owned, and the sources of partitions and inboxes end with an error.
     pub fn lose_locks(&self) {
         self.shared.change(|state, wakers| {
             for queue in state.queues.values_mut() {
@@ -50,6 +50,18 @@ impl MemoryBroker {
             }
             state.inboxes.end(None, ErrorKind::Unknown, wakers);
         });
+    }
+
+    /// Takes one partition of a queue from its owner, as a lease that ran out would; `false` where
+    /// nobody owns it.
+    pub fn lose_ownership(&self, queue: &Name, partition: u16) -> bool {
+        self.shared.change(|state, wakers| {
+            let queue = state.queues.get_mut(queue);
+            queue.is_some_and(|queue| {
+                let of = queue.partitions;
+                queue.lose_claim(of, Claim::Partition(partition), wakers)
+            })
+        })
     }
 
     pub(crate) fn of(shared: Arc<Shared>) -> Self {

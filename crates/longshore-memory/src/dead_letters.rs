@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, ops::Bound, time::SystemTime};
 
 use longshore_core::{DeadLetter, Error, ErrorKind, Reason, Result, Text, defaults, printable};
 
-use crate::{entry::Entry, lane::LaneName};
+use crate::{entry::Entry, place::Origin};
 
 /// A message with why and where it was set aside.
 #[derive(Debug)]
 pub(crate) struct Dead {
     pub(crate) entry: Entry,
-    pub(crate) lane: LaneName,
+    pub(crate) from: Origin,
     reason: Reason,
     detail: String,
     attempts: u32,
@@ -34,7 +34,7 @@ impl DeadLetters {
     pub(crate) fn add(
         &mut self,
         entry: Entry,
-        lane: LaneName,
+        from: Origin,
         (reason, detail): (Reason, String),
         attempts: u32,
         at: SystemTime,
@@ -42,7 +42,7 @@ impl DeadLetters {
         self.serial += 1;
         let dead = Dead {
             entry,
-            lane,
+            from,
             reason,
             detail: cut(detail),
             attempts,

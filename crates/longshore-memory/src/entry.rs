@@ -14,6 +14,8 @@ pub(crate) struct Entry {
     pub(crate) returns: u32,
     /// Came back unexplained too often: delivered alone, its start noted before it happens.
     pub(crate) suspect: bool,
+    /// Its place among those that became ready in the same lane.
+    pub(crate) position: u64,
     /// When it became ready, by the broker's clock.
     pub(crate) since: Duration,
 }
@@ -26,6 +28,7 @@ impl Entry {
             attempts: 0,
             returns: 0,
             suspect: false,
+            position: 0,
             since,
         }
     }

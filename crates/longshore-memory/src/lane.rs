@@ -21,6 +21,8 @@ pub(crate) struct Lane {
     suspects: VecDeque<Entry>,
     suspect_out: bool,
     delayed: Delayed,
+    /// The last position given.
+    last: u64,
     pub(crate) consumers: BTreeMap<u64, Consumer>,
     /// Sources that have room and found nothing. All are woken, not one: the one chosen may be busy
     /// elsewhere and not poll again, while another stands idle.
@@ -35,6 +37,10 @@ pub(crate) struct Consumer {
     pub(crate) prefetch: usize,
     pub(crate) stopped: bool,
     pub(crate) suspect_returns: u32,
+    /// It moves messages on without starting any, and in their order.
+    pub(crate) forwards: bool,
+    /// It has lost the right to take anything.
+    pub(crate) ended: bool,
     pub(crate) locks: Locks,
     pub(crate) lost: Vec<Receipt>,
     /// Waits for room or for the end.
@@ -76,7 +82,7 @@ impl Lane {
         wakers: &mut Vec<Waker>,
     ) {
         if due <= now {
-            self.shelf(&entry).push_back(entry);
+            self.append(entry);
             self.wake(wakers);
         } else {
             let sooner = self.delayed.next().is_none_or(|next| due < next);
@@ -87,16 +93,30 @@ impl Lane {
         }
     }
 
-    /// Puts a message back where it was taken from.
-    pub(crate) fn put_back(&mut self, entry: Entry, wakers: &mut Vec<Waker>) {
-        self.shelf(&entry).push_front(entry);
+    /// Puts a message back where it was taken from: for a consumer that keeps the order exactly
+    /// there, for others at the head.
+    pub(crate) fn put_back(&mut self, scope: u64, entry: Entry, wakers: &mut Vec<Waker>) {
+        let forwards = self.consumers.get(&scope).is_some_and(|c| c.forwards);
+        let shelf = self.shelf(&entry);
+        if forwards {
+            let at = shelf.partition_point(|other| other.position < entry.position);
+            shelf.insert(at, entry);
+        } else {
+            shelf.push_front(entry);
+        }
         self.wake(wakers);
+    }
+
+    fn append(&mut self, mut entry: Entry) {
+        self.last += 1;
+        entry.position = self.last;
+        self.shelf(&entry).push_back(entry);
     }
 
     /// Makes ready what is due; answers when the next one will be.
     pub(crate) fn promote(&mut self, now: Duration, wakers: &mut Vec<Waker>) -> Option<Duration> {
         while let Some(entry) = self.delayed.due(now) {
-            self.shelf(&entry).push_back(entry);
+            self.append(entry);
             self.wake(wakers);
         }
         self.delayed.next()
@@ -141,6 +161,7 @@ impl Lane {
             return Vec::new();
         };
         let threshold = consumer.suspect_returns.max(1);
+        let forwards = consumer.forwards;
         wakers.extend(consumer.blocked.take());
         let held = consumer.locks.release_all();
         let mut receipts = Vec::with_capacity(held.len());
@@ -148,14 +169,28 @@ impl Lane {
             receipts.push(Receipt { scope, tag });
             let mut entry = locked.entry;
             self.suspect_out &= !entry.suspect;
-            if locked.counts {
+            if locked.counts && !forwards {
                 entry.attempts = entry.attempts.saturating_add(1).max(locked.noted);
                 entry.returns = entry.returns.saturating_add(1);
             }
-            entry.suspect |= entry.returns >= threshold;
-            self.put_back(entry, wakers);
+            entry.suspect |= !forwards && entry.returns >= threshold;
+            self.put_back(scope, entry, wakers);
         }
         receipts
+    }
+
+    /// Ends the consumers that forward: the right to it was lost.
+    pub(crate) fn end_forwarding(&mut self, wakers: &mut Vec<Waker>) {
+        let forwards = self.consumers.iter_mut().filter(|(_, c)| c.forwards);
+        let ending = forwards.map(|(scope, consumer)| {
+            consumer.ended = true;
+            *scope
+        });
+        for scope in ending.collect::<Vec<_>>() {
+            let lost = self.abandon(scope, wakers);
+            self.report(scope, lost, wakers);
+        }
+        self.wake(wakers);
     }
 
     /// Tells a consumer what it has lost.

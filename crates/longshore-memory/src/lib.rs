@@ -9,7 +9,9 @@
 
 mod address;
 mod admin;
+mod alarm;
 mod broker;
+mod claims;
 mod dead_letters;
 mod delay;
 mod entry;
@@ -20,11 +22,16 @@ mod locks;
 mod mark;
 #[allow(dead_code, reason = "publishing takes ids next")]
 mod marks;
+mod membership;
+mod partition;
+mod partition_settler;
+mod partition_source;
 mod place;
 mod publish;
 mod queue;
 mod reply;
-mod session;
+mod session_state;
+mod sessions;
 mod settler;
 mod source;
 mod state;

@@ -1,13 +1,34 @@
-//! Where a source stands among the broker's.
+//! Where a message or a source stands among the broker's.
 
 use longshore_core::Name;
 
 use crate::lane::LaneName;
 
-/// Where a source stands among the broker's.
+/// One physical queue of a logical one.
+#[derive(Debug, Clone)]
+pub(crate) enum Origin {
+    Lane(LaneName),
+    Partition { index: u16, of: u16 },
+}
+
+impl Origin {
+    /// The plain queue.
+    pub(crate) const PLAIN: Self = Self::Lane(None);
+}
+
+/// A lane with the source that stands there.
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) queue: Name,
     pub(crate) lane: LaneName,
+    pub(crate) scope: u64,
+}
+
+/// A partition with the source that stands there.
+#[derive(Clone)]
+pub(crate) struct PartitionPlace {
+    pub(crate) queue: Name,
+    pub(crate) index: u16,
+    pub(crate) of: u16,
     pub(crate) scope: u64,
 }

@@ -32,9 +32,9 @@ impl State {
                 if queue.stored >= capacity {
                     return Err(full(&name, capacity));
                 }
-                let lane = queue.lane_for(part, envelope.priority.as_ref());
-                let lane = lane.ok_or_else(|| no_such("such lane of the queue", &name))?;
-                queue.add(&lane, Entry::new(envelope, now), now, delay, wakers);
+                let to = queue.origin(part, envelope.priority.as_ref());
+                let to = to.ok_or_else(|| no_such("such part of the queue", &name))?;
+                queue.add(&to, Entry::new(envelope, now), now, delay, wakers);
             }
             Destination::Topic(topic) => {
                 self.publish_to_topic(&topic, &envelope, now, delay, wakers)?;
@@ -69,8 +69,8 @@ impl State {
         }
         for name in bound {
             if let Some(queue) = self.queues.get_mut(name) {
-                let lane = queue.lane_of_topic(envelope.priority.as_ref());
-                queue.add(&lane, Entry::new(envelope.clone(), now), now, delay, wakers);
+                let to = queue.origin_of_copy(envelope);
+                queue.add(&to, Entry::new(envelope.clone(), now), now, delay, wakers);
             }
         }
         Ok(())

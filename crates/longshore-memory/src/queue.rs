@@ -1,13 +1,15 @@
-//! One queue: its lanes and its dead letters.
+//! One queue: its parts and its dead letters.
 
 use std::{collections::BTreeMap, task::Waker, time::Duration};
 
-use longshore_core::{Name, Part, Receipt, Text};
+use longshore_core::{Claim, Envelope, ErrorKind, Name, Part, Receipt, Text, partition_of};
 
 use crate::{
     dead_letters::DeadLetters,
     entry::Entry,
     lane::{Lane, LaneName},
+    place::Origin,
+    sessions::Sessions,
 };
 
 /// A logical queue.
@@ -17,7 +19,11 @@ pub(crate) struct Queue {
     names: Vec<Name>,
     pub(crate) lanes: BTreeMap<LaneName, Lane>,
     pub(crate) dead: DeadLetters,
-    /// Messages in all lanes and dead letters together.
+    /// By their number; all but one of them are empty.
+    pub(crate) sessions: BTreeMap<u16, Sessions>,
+    /// The number of partitions declared last, 0 where none were.
+    pub(crate) partitions: u16,
+    /// Messages in all parts and dead letters together.
     pub(crate) stored: usize,
 }
 
@@ -28,6 +34,8 @@ impl Default for Queue {
             names: Vec::new(),
             lanes: BTreeMap::from([(None, Lane::default())]),
             dead: DeadLetters::default(),
+            sessions: BTreeMap::new(),
+            partitions: 0,
             stored: 0,
         }
     }
@@ -42,47 +50,141 @@ impl Queue {
         }
     }
 
-    /// The lane a publisher means: the one its message names, else the one of that number.
-    pub(crate) fn lane_for(&self, part: Part, priority: Option<&Text>) -> Option<LaneName> {
-        let Part::Lane(number) = part else {
-            return None;
-        };
-        let Some(index) = usize::from(number).checked_sub(1) else {
-            return Some(None);
+    /// Makes it a queue with sessions, of so many partitions.
+    pub(crate) fn partition(&mut self, name: &Name, of: u16) {
+        self.partitions = of;
+        let sessions = self.sessions.entry(of);
+        sessions.or_insert_with(|| Sessions::new(name, of));
+    }
+
+    /// The part a publisher means. A lane is the one its message names, else the one of that number.
+    pub(crate) fn origin(&self, part: Part, priority: Option<&Text>) -> Option<Origin> {
+        let number = match part {
+            Part::Lane(0) => return Some(Origin::PLAIN),
+            Part::Lane(number) => usize::from(number),
+            Part::Partition { index, of } => {
+                let there = index < of && self.sessions.contains_key(&of);
+                return there.then_some(Origin::Partition { index, of });
+            }
+            _ => return None,
         };
         let named = |name: &&Name| priority.is_some_and(|priority| ***name == **priority);
-        let name = self.names.iter().find(named).or(self.names.get(index))?;
-        Some(Some(name.clone()))
+        let by_name = self.names.iter().find(named);
+        let name = by_name.or(self.names.get(number - 1))?;
+        Some(Origin::Lane(Some(name.clone())))
     }
 
-    /// Where a copy of a topic's message goes: the lane it names where there is one.
-    pub(crate) fn lane_of_topic(&self, priority: Option<&Text>) -> LaneName {
-        let priority = priority?;
-        self.names
-            .iter()
-            .find(|name| ***name == **priority)
-            .cloned()
+    /// Where a copy of a topic's message goes: the partition of its key, or the lane it names where
+    /// there is one.
+    pub(crate) fn origin_of_copy(&self, envelope: &Envelope) -> Origin {
+        if let Some(origin) = self.origin_of_key(envelope) {
+            return origin;
+        }
+        let named = envelope.priority.as_ref().and_then(|priority| {
+            let mut names = self.names.iter();
+            names.find(|name| ***name == **priority).cloned()
+        });
+        Origin::Lane(named)
     }
 
-    /// Adds a message to a lane; `false` where there is no such lane.
+    fn origin_of_key(&self, envelope: &Envelope) -> Option<Origin> {
+        let (of, key) = (self.partitions, envelope.key.as_ref()?);
+        (of > 0).then(|| Origin::Partition {
+            index: partition_of(key, of),
+            of,
+        })
+    }
+
+    /// Adds a message to a part that is there.
     pub(crate) fn add(
         &mut self,
-        lane: &LaneName,
+        to: &Origin,
         entry: Entry,
         now: Duration,
         delay: Duration,
         wakers: &mut Vec<Waker>,
-    ) -> bool {
-        let Some(lane) = self.lanes.get_mut(lane) else {
-            return false;
-        };
-        self.stored += 1;
-        lane.add(entry, now, now.saturating_add(delay), wakers);
-        true
+    ) {
+        let due = now.saturating_add(delay);
+        match to {
+            Origin::Lane(lane) => {
+                if let Some(lane) = self.lanes.get_mut(lane) {
+                    self.stored += 1;
+                    lane.add(entry, now, due, wakers);
+                }
+            }
+            Origin::Partition { index, of } => {
+                let sessions = self.sessions.get_mut(of);
+                if let Some(partition) = sessions.and_then(|s| s.partition(*index)) {
+                    self.stored += 1;
+                    partition.add(entry, now, due, wakers);
+                }
+            }
+        }
     }
 
-    /// Ends every lock as a fault would and tells the sources; nothing else changes.
+    /// Adds a message where it came from. Where the queue has another number of partitions by now, that
+    /// is the one of its key.
+    pub(crate) fn put_again(
+        &mut self,
+        from: &Origin,
+        entry: Entry,
+        now: Duration,
+        wakers: &mut Vec<Waker>,
+    ) {
+        let moved = match from {
+            Origin::Partition { of, .. } if *of != self.partitions => {
+                self.origin_of_key(&entry.envelope)
+            }
+            _ => None,
+        };
+        // It was counted among the dead letters.
+        self.stored = self.stored.saturating_sub(1);
+        let to = moved.as_ref().unwrap_or(from);
+        self.add(to, entry, now, Duration::ZERO, wakers);
+    }
+
+    /// Takes a claim from whoever has it; `false` where nobody has.
+    pub(crate) fn lose_claim(&mut self, of: u16, claim: Claim, wakers: &mut Vec<Waker>) -> bool {
+        let sessions = self.sessions.get_mut(&of);
+        let lost = sessions.is_some_and(|sessions| sessions.claims.lose(claim, wakers));
+        if lost {
+            self.stop_reading(of, claim, wakers);
+        }
+        lost
+    }
+
+    /// Takes everything from one worker, or from all.
+    pub(crate) fn lose_claims(&mut self, of: u16, by: Option<u64>, wakers: &mut Vec<Waker>) {
+        let sessions = self.sessions.get(&of);
+        for claim in sessions.map_or_else(Vec::new, |s| s.claims.owned(by)) {
+            self.lose_claim(of, claim, wakers);
+        }
+    }
+
+    /// Ends the source that reads under a claim.
+    pub(crate) fn stop_reading(&mut self, of: u16, claim: Claim, wakers: &mut Vec<Waker>) {
+        match claim {
+            Claim::Partition(index) => {
+                let sessions = self.sessions.get_mut(&of);
+                if let Some(partition) = sessions.and_then(|s| s.partition(index)) {
+                    partition.lose(ErrorKind::Stale, wakers);
+                }
+            }
+            Claim::Forwarder => {
+                if let Some(plain) = self.lanes.get_mut(&None) {
+                    plain.end_forwarding(wakers);
+                }
+            }
+            Claim::Seat(_) => {}
+        }
+    }
+
+    /// Ends every lock and every ownership as a fault would and tells the sources and memberships;
+    /// nothing else changes.
     pub(crate) fn lose_locks(&mut self, wakers: &mut Vec<Waker>) {
+        for of in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.lose_claims(of, None, wakers);
+        }
         for lane in self.lanes.values_mut() {
             let scopes: Vec<u64> = lane.consumers.keys().copied().collect();
             for scope in scopes {
@@ -92,8 +194,19 @@ impl Queue {
         }
     }
 
-    /// Ends every source of one transport.
+    /// Ends every membership and every source of one transport.
     pub(crate) fn end(&mut self, client: u64, wakers: &mut Vec<Waker>) {
+        for of in self.sessions.keys().copied().collect::<Vec<_>>() {
+            let Some(sessions) = self.sessions.get_mut(&of) else {
+                continue;
+            };
+            for partition in &mut sessions.partitions {
+                partition.end(client, wakers);
+            }
+            for member in sessions.claims.close(client) {
+                self.lose_claims(of, Some(member), wakers);
+            }
+        }
         for lane in self.lanes.values_mut() {
             let of_client = lane.consumers.iter().filter(|(_, c)| c.client == client);
             let scopes: Vec<u64> = of_client.map(|(scope, _)| *scope).collect();

@@ -7,7 +7,7 @@ use longshore_core::{Error, ErrorKind, Receipt, Result, Settlement, Settler, Uns
 
 use crate::{
     delay::delay_is_possible,
-    place::Place,
+    place::{Origin, Place},
     state::{Shared, State},
 };
 
@@ -66,9 +66,12 @@ impl MemorySettler {
             Verdict::DeadLetter { reason, detail } => {
                 let at = self.shared.clock.wall();
                 let why = (reason, detail);
-                dead.add(entry, lane.clone(), why, settlement.attempt, at);
+                let from = Origin::Lane(lane.clone());
+                dead.add(entry, from, why, settlement.attempt, at);
             }
-            Verdict::Release { after } if after.is_zero() => lane_state.put_back(entry, wakers),
+            Verdict::Release { after } if after.is_zero() => {
+                lane_state.put_back(*scope, entry, wakers);
+            }
             Verdict::Release { after } => {
                 entry.since = now;
                 lane_state.add(entry, now, now.saturating_add(after), wakers);
@@ -91,7 +94,8 @@ fn possible(verdict: &Verdict) -> Result<()> {
     }
 }
 
-fn stale() -> Error {
+/// The error for a lock that is gone.
+pub(crate) fn stale() -> Error {
     Error::new(
         ErrorKind::Stale,
         "the lock is gone: it was settled already, or its source ended",

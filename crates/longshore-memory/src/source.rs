@@ -1,27 +1,26 @@
 //! Arrivals of one lane.
 
 use std::{
-    future::Future,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use longshore_core::{
-    Delivery, Error, ErrorKind, Limits, Part, Receipt, Result, Source, Standing, Subscribed,
-    Subscription, Text,
+    Claim, Delivery, Error, ErrorKind, Limits, Ownership, Part, Receipt, Result, Source, Standing,
+    Subscribed, Subscription, Text, Topology,
 };
-use tokio::time::Sleep;
 
 use crate::{
+    alarm::Alarm,
     entry::Entry,
     lane::{Consumer, Lane},
     locks::Locks,
+    partition_source::PartitionSource,
     place::Place,
     reply,
     settler::MemorySettler,
-    state::Shared,
+    state::{Shared, State},
 };
 
 /// Takes straight from the shared state whenever it is polled: there is no buffer in between, so
@@ -32,8 +31,7 @@ pub(crate) struct MemorySource {
     part: Part,
     limits: Limits,
     stopped: bool,
-    /// Rings when the next delayed message is due.
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
 }
 
 impl MemorySource {
@@ -50,22 +48,30 @@ impl MemorySource {
                 let queue = &topology.queue;
                 invalid(format!("the queue \"{queue}\" has no lane {number}"))
             })?),
+            Part::Partition { index, of } => {
+                return PartitionSource::subscribe(shared, client, (index, of), subscription);
+            }
             _ => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    "the memory transport has no partitions",
+                return Err(invalid(
+                    "the memory transport does not know this part".into(),
                 ));
             }
         };
         let prefetch = prefetch_of(subscription.prefetch)?;
+        let forwards = forwards(&subscription)?;
         let scope = shared.change(|state, _| {
             state.declare(topology, subscription.declare)?;
+            if let Some(owned) = forwards {
+                state.may_forward(topology, owned)?;
+            }
             let scope = state.serial();
             let consumer = Consumer {
                 client,
                 prefetch,
                 stopped: false,
                 suspect_returns: subscription.suspect_returns,
+                forwards: forwards.is_some(),
+                ended: false,
                 locks: Locks::default(),
                 lost: Vec::new(),
                 blocked: None,
@@ -88,7 +94,7 @@ impl MemorySource {
             part: subscription.part,
             limits: subscription.limits,
             stopped: false,
-            timer: None,
+            alarm: Alarm::default(),
         };
         Ok((Box::new(source), Arc::new(settler)))
     }
@@ -107,6 +113,9 @@ impl MemorySource {
             let Some(consumer) = lane.consumers.get_mut(&self.place.scope) else {
                 return Taken::Ended;
             };
+            if consumer.ended {
+                return Taken::Lost;
+            }
             let room = consumer.room().min(max.max(1));
             if room == 0 {
                 consumer.blocked = Some(cx.waker().clone());
@@ -144,26 +153,14 @@ impl MemorySource {
             defect,
         })
     }
-
-    /// Sets the timer to a due time; `true` where it has passed already.
-    fn wait_until(&mut self, due: Duration, cx: &mut Context<'_>) -> bool {
-        let left = due.saturating_sub(self.shared.clock.monotonic());
-        let at = tokio::time::Instant::now() + left;
-        let timer = match &mut self.timer {
-            Some(timer) => {
-                timer.as_mut().reset(at);
-                timer
-            }
-            none => none.insert(Box::pin(tokio::time::sleep_until(at))),
-        };
-        timer.as_mut().poll(cx).is_ready()
-    }
 }
 
 enum Taken {
     Some(usize),
     Nothing(Option<Duration>),
     Ended,
+    /// The right to forward was lost.
+    Lost,
 }
 
 impl Source for MemorySource {
@@ -183,9 +180,11 @@ impl Source for MemorySource {
                     let closed = Error::new(ErrorKind::Closed, "the client was closed");
                     return Poll::Ready(Err(closed));
                 }
+                Taken::Lost => return Poll::Ready(Err(lost())),
                 Taken::Nothing(None) => return Poll::Pending,
                 Taken::Nothing(Some(due)) => {
-                    if !self.wait_until(due, cx) {
+                    let clock = &*self.shared.clock;
+                    if self.alarm.poll(due, clock, cx).is_pending() {
                         return Poll::Pending;
                     }
                 }
@@ -256,6 +255,36 @@ impl Drop for MemorySource {
             }
         });
     }
+}
+
+/// The right by which the plain queue of a queue with sessions is read.
+fn forwards(subscription: &Subscription) -> Result<Option<Ownership>> {
+    if subscription.topology.partitions == 0 {
+        return Ok(None);
+    }
+    let owned = subscription.ownership;
+    let owned = owned.filter(|owned| owned.claim == Claim::Forwarder);
+    owned.map(Some).ok_or_else(|| {
+        invalid("the plain queue of a queue with sessions is read by its forwarder alone".into())
+    })
+}
+
+impl State {
+    fn may_forward(&mut self, topology: &Topology, owned: Ownership) -> Result<()> {
+        let sessions = &self.queue(&topology.queue)?.sessions;
+        let sessions = sessions.get(&topology.partitions);
+        if sessions.is_some_and(|sessions| sessions.claims.is_owned(owned)) {
+            return Ok(());
+        }
+        Err(lost())
+    }
+}
+
+fn lost() -> Error {
+    Error::new(
+        ErrorKind::Stale,
+        "the right to forward was lost; acquire it again",
+    )
 }
 
 fn prefetch_of(prefetch: u16) -> Result<usize> {

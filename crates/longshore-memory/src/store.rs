@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use longshore_core::{Clock, Mark, MarkWrite, Result, Session, StateWrite, Store, Take, Text};
 
-use crate::{mark::Writer, marks::Marks, session::Sessions};
+use crate::{mark::Writer, marks::Marks, session_state::States};
 
 /// Dedup marks and session state in the memory of this process: the default store where a broker
 /// keeps none, known to one process alone and lost with it.
@@ -29,7 +29,7 @@ pub struct MemoryStore {
 #[derive(Debug)]
 pub(crate) struct Book {
     pub(crate) marks: Marks,
-    pub(crate) sessions: Sessions,
+    pub(crate) states: States,
 }
 
 impl MemoryStore {
@@ -47,7 +47,7 @@ impl MemoryStore {
     pub fn with_capacity(clock: Arc<dyn Clock>, marks: usize, sessions: usize) -> Self {
         let book = Book {
             marks: Marks::new(marks),
-            sessions: Sessions::new(sessions),
+            states: States::new(sessions),
         };
         Self {
             clock,
@@ -118,16 +118,16 @@ impl Store for MemoryStore {
     }
 
     async fn grant(&self, scope: &Text, token: u64) -> Result<()> {
-        self.step(|book, _| book.sessions.grant(scope, token));
+        self.step(|book, _| book.states.grant(scope, token));
         Ok(())
     }
 
     async fn load(&self, scope: &Text, key: &Text, message: &Text) -> Result<Session> {
-        Ok(self.step(|book, _| book.sessions.load(scope, key, message)))
+        Ok(self.step(|book, _| book.states.load(scope, key, message)))
     }
 
     async fn save(&self, scope: &Text, write: &StateWrite) -> Result<()> {
-        self.step(|book, now| book.sessions.save(scope, write, now))
+        self.step(|book, now| book.states.save(scope, write, now))
     }
 
     async fn set_aside(
@@ -137,6 +137,6 @@ impl Store for MemoryStore {
         aside: bool,
         token: Option<u64>,
     ) -> Result<()> {
-        self.step(|book, now| book.sessions.set_aside((scope, key), aside, token, now))
+        self.step(|book, now| book.states.set_aside((scope, key), aside, token, now))
     }
 }

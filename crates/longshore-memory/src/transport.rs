@@ -10,11 +10,13 @@ use std::{
 
 use async_trait::async_trait;
 use longshore_core::{
-    Admin, Capabilities, Declare, Error, ErrorKind, Outgoing, Published, ReplyAddress, Result,
-    Source, Store, Subscribed, Subscription, Topology, Transport, defaults,
+    Admin, Capabilities, Declare, Error, ErrorKind, Membership, Outgoing, Published, ReplyAddress,
+    Result, Source, Store, Subscribed, Subscription, Topology, Transport, defaults,
 };
 
-use crate::{inbox::InboxSource, source::MemorySource, state::Shared};
+use crate::{
+    inbox::InboxSource, membership::MemoryMembership, source::MemorySource, state::Shared,
+};
 
 /// One client of a broker in this process.
 pub(crate) struct MemoryTransport {
@@ -31,6 +33,7 @@ impl MemoryTransport {
         capabilities.lanes = true;
         capabilities.topics = true;
         capabilities.atomic_topics = true;
+        capabilities.partitions = true;
         capabilities.replies = true;
         capabilities.longest_delay = Some(defaults::LONGEST_DELAY);
         Self {
@@ -85,6 +88,16 @@ impl Transport for MemoryTransport {
         // A close in between has ended the sources it saw; this one it may not have seen.
         self.open()?;
         Ok(subscribed)
+    }
+
+    async fn join(&self, queue: &Arc<Topology>, declare: Declare) -> Result<Box<dyn Membership>> {
+        self.open()?;
+        self.shared
+            .change(|state, _| state.declare(queue, declare))?;
+        let of = queue.partitions;
+        let membership = MemoryMembership::join(&self.shared, self.client, &queue.queue, of)?;
+        self.open()?;
+        Ok(membership)
     }
 
     /// That of the broker, shared by all its clients: see [`MemoryStore`](crate::MemoryStore).

@@ -35,7 +35,7 @@ struct Scope {
 
 /// The sessions of every scope, at most so many.
 #[derive(Debug)]
-pub(crate) struct Sessions {
+pub(crate) struct States {
     scopes: BTreeMap<Text, Scope>,
     /// The cleared ones, in the order they are forgotten.
     cleared: BTreeSet<(Duration, Text, Text)>,
@@ -43,7 +43,7 @@ pub(crate) struct Sessions {
     most: usize,
 }
 
-impl Sessions {
+impl States {
     /// No sessions, and room for this many.
     pub(crate) fn new(most: usize) -> Self {
         Self {
@@ -216,12 +216,12 @@ mod tests {
 
     #[test]
     fn a_message_sees_what_was_before_its_own_write_and_any_other_what_is_there() {
-        let (scope, mut sessions) = (Text::from("orders.s1.0"), Sessions::new(10));
-        let save = |sessions: &mut Sessions, message: &str, value| {
+        let (scope, mut sessions) = (Text::from("orders.s1.0"), States::new(10));
+        let save = |sessions: &mut States, message: &str, value| {
             let saved = sessions.save(&scope, &write("k", message, 1, value), NOW);
             assert!(saved.is_ok());
         };
-        let state = |sessions: &Sessions, message: &str| {
+        let state = |sessions: &States, message: &str| {
             let session = sessions.load(&scope, &"k".into(), &message.into());
             session
                 .state
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn smaller_tokens_write_no_more_but_an_operator_may() {
-        let (scope, mut sessions) = (Text::from("orders.s1.0"), Sessions::new(10));
+        let (scope, mut sessions) = (Text::from("orders.s1.0"), States::new(10));
         sessions.grant(&scope, 5);
         sessions.grant(&scope, 3);
         let kind = |answer: Result<()>| answer.err().map(|e| e.kind());
@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn cleared_sessions_make_room_and_others_do_not() {
-        let (scope, mut sessions) = (Text::from("orders.s1.0"), Sessions::new(2));
-        let save = |sessions: &mut Sessions, key: &str, message: &str, value| {
+        let (scope, mut sessions) = (Text::from("orders.s1.0"), States::new(2));
+        let save = |sessions: &mut States, key: &str, message: &str, value| {
             let saved = sessions.save(&scope, &write(key, message, 1, value), NOW);
             saved.map_err(|e| e.kind())
         };
