@@ -9,7 +9,7 @@ use std::{
 
 use longshore_core::{
     Capabilities, Clock, ConnectOptions, Declare, Error, ErrorKind, Ids, Limits, Name, Outgoing,
-    Published, Result, Stats, Store, Topology, Transport,
+    Part, Published, Result, Stats, Store, Text, Topology, Transport, partition_of,
 };
 
 use crate::{
@@ -149,6 +149,27 @@ impl Client {
     /// The dead letters of a queue.
     pub fn dead_letters(&self, queue: &Queue) -> DeadLetters {
         DeadLetters::new(self.clone(), queue.topology().queue.clone())
+    }
+
+    /// Brings back a session that was set aside, [`Worker::set_aside_sessions`]: its messages are
+    /// handled again from now on. Those that became dead letters meanwhile stay there; redrive them
+    /// before new ones are published, where the order matters.
+    ///
+    /// [`Worker::set_aside_sessions`]: crate::Worker::set_aside_sessions
+    ///
+    /// # Errors
+    /// `Unsupported` for a queue without sessions, or what kept the store from answering.
+    pub async fn bring_back_session(&self, queue: &Queue, key: impl Into<Text>) -> Result<()> {
+        let (topology, key) = (queue.topology(), key.into());
+        let of = topology.partitions;
+        if of == 0 {
+            let text = format!("the queue \"{}\" has no sessions", topology.queue);
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        let index = partition_of(&key, of);
+        let scope = topology.scope(Part::Partition { index, of });
+        let store = &self.books().store;
+        store.set_aside(&scope, &key, false, None).await
     }
 
     /// What the transport keeps by itself.

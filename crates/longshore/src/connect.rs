@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use longshore_core::{
-    Clock, ConnectOptions, Declare, Error, ErrorKind, Ids, Limits, Result, Transport,
+    Clock, ConnectOptions, Declare, Error, ErrorKind, Ids, Limits, Result, Store, Transport,
 };
 
-use crate::Client;
+use crate::{Client, store};
 
 /// Connects with the defaults; see [`Connect`].
 ///
@@ -35,6 +35,7 @@ pub async fn connect(url: &str) -> Result<Client> {
 #[must_use = "nothing happens until it is opened"]
 pub struct Connect {
     url: Url,
+    store: Option<Url>,
     options: ConnectOptions,
     declare: Declare,
     limits: Limits,
@@ -55,6 +56,7 @@ impl Connect {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: Url(url.into()),
+            store: None,
             options: ConnectOptions::default(),
             declare: Declare::Create,
             limits: Limits::default(),
@@ -156,6 +158,15 @@ impl Connect {
         self
     }
 
+    /// Where dedup marks and the state of sessions live, for transports that do not keep them
+    /// themselves (RabbitMQ). `redis://…` and its kin (feature `redis`) are shared by all processes;
+    /// `memory:`, the default, is known to this process alone: a worker whose queue needs more says
+    /// so in its log when it starts.
+    pub fn store(mut self, url: impl Into<String>) -> Self {
+        self.store = Some(Url(url.into()));
+        self
+    }
+
     /// Where time and ids come from, for tests that hold them.
     pub fn seams(mut self, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
         self.options.clock = clock;
@@ -166,17 +177,33 @@ impl Connect {
     /// Connects.
     ///
     /// # Errors
-    /// `Invalid` for a URL that cannot be read, `Unsupported` for a scheme without a transport in
-    /// this build, `Denied` for credentials or certificates, `Unavailable` when no host answers in
+    /// `Invalid` for a URL that cannot be read and for a store beside a transport that keeps marks
+    /// and state itself, `Unsupported` for a scheme without a transport or store in this build, `Denied` for credentials or certificates, `Unavailable` when no host answers in
     /// time. No error shows the password.
     pub async fn open(self) -> Result<Client> {
         let transport = transport(&self.url.0, self.options.clone()).await?;
-        Ok(Client::new(
-            transport,
-            &self.options,
-            self.declare,
-            self.limits,
-        ))
+        let keeps_itself = transport.store().is_some();
+        let client = Client::new(transport, &self.options, self.declare, self.limits);
+        if self.store.is_none() && keeps_itself {
+            return Ok(client);
+        }
+        let url = self.store.as_ref().map_or("memory:", |url| &url.0);
+        client.with_store(store(url, &self.url.0, self.options).await?)
+    }
+}
+
+/// A store in this process is that of one broker: equal queues of two brokers are two.
+async fn store(url: &str, broker: &str, options: ConnectOptions) -> Result<Arc<dyn Store>> {
+    match scheme(url) {
+        "memory" if url == "memory:" => Ok(store::of_process(broker, &options.clock)),
+        other => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "no store for \"{}:\" in this build; known are memory: and, with the feature `redis`, \
+                 redis:, rediss:, redis+cluster:, rediss+cluster:, redis+sentinel: and rediss+sentinel:",
+                longshore_core::printable(other, 32)
+            ),
+        )),
     }
 }
 

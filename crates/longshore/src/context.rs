@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use longshore_core::{Envelope, Error, ErrorKind, Result, Text, content_id, derived_id};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::{
     answer::{self, Answer},
     codec,
     outbox::Outbox,
+    session::{Place, Session},
 };
 
 /// Bytes of trace context that travel on, what W3C asks every system to keep
@@ -28,7 +30,8 @@ const LONGEST_TRACE: usize = 512;
 /// What a handler knows of its message beside the message itself, and what it may do.
 ///
 /// Owned and cheap to clone. Once the handler has ended it is sealed: a clone that outlives it can
-/// still be read, but [`publish`](Self::publish) answers [`ErrorKind::Closed`].
+/// still be read, but [`publish`](Self::publish) and
+/// [`Session::set_state`](crate::Session::set_state) answer [`ErrorKind::Closed`].
 #[derive(Clone)]
 pub struct Context(Arc<Inner>);
 
@@ -53,6 +56,8 @@ pub(crate) struct Start {
     pub(crate) max_attempts: u32,
     /// On the client's monotonic clock.
     pub(crate) deadline: Duration,
+    /// Where its session has its state, in a queue with sessions.
+    pub(crate) place: Option<Place>,
 }
 
 impl Context {
@@ -108,6 +113,11 @@ impl Context {
     /// The session key.
     pub fn key(&self) -> Option<&str> {
         self.0.start.envelope.key.as_deref()
+    }
+
+    /// The session this message belongs to, and its state.
+    pub fn session(&self) -> Session {
+        Session::of(self.clone())
     }
 
     /// What ties this message to another.
@@ -231,6 +241,34 @@ impl Context {
         )
     }
 
+    pub(crate) fn place(&self) -> Option<&Place> {
+        self.0.start.place.as_ref()
+    }
+
+    /// The state this handler has set, or cleared, if it succeeds.
+    pub(crate) fn pending_state(&self) -> Option<Option<Bytes>> {
+        self.outbox().state.clone()
+    }
+
+    pub(crate) fn keep_state(&self, state: Option<Bytes>) -> Result<()> {
+        let mut outbox = self.outbox();
+        if self.0.sealed.load(Ordering::SeqCst) {
+            return Err(sealed());
+        }
+        outbox.state = Some(state);
+        Ok(())
+    }
+
+    /// On whose behalf a state is read and written. A message without an id has no other try that
+    /// could be known: two equal ones are two.
+    pub(crate) fn state_message(&self) -> Text {
+        let id = &self.0.start.envelope.id;
+        match id.is_empty() {
+            true => self.client().ids().text(),
+            false => id.clone(),
+        }
+    }
+
     /// The handler has ended: from now on nothing more is kept. Answers what was.
     pub(crate) fn seal(&self) -> Outbox {
         let mut outbox = self.outbox();
@@ -274,7 +312,7 @@ impl Context {
 fn sealed() -> Error {
     Error::new(
         ErrorKind::Closed,
-        "the handler of this context has ended; publish through a client instead",
+        "the handler of this context has ended, and nothing can be published or set through it",
     )
 }
 

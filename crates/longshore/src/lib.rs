@@ -62,6 +62,7 @@ mod replies;
 mod request;
 mod route;
 mod router;
+mod session;
 mod store;
 pub mod telemetry;
 #[cfg(feature = "opentelemetry")]
@@ -80,7 +81,7 @@ pub use handler_error::HandlerError;
 pub use longshore_core::{
     Capabilities, Clock, ConnectOptions, DeadLetter, Declare, Envelope, Error, ErrorKind, Ids,
     Limits, Name, Outcome, Published, RandomIds, Reason, ReplyAddress, Result, SeededIds, Stats,
-    SystemClock, Text, Transport, defaults,
+    Store, SystemClock, Text, Transport, defaults,
 };
 pub use message::Message;
 pub use publish::Publish;
@@ -89,4 +90,5 @@ pub use replies::Replies;
 pub use request::{Ask, Reply, Request, RequestError};
 pub use route::{Route, RouteService};
 pub use router::{Router, Routes};
+pub use session::Session;
 pub use worker::{Health, Worker, WorkerHandle};

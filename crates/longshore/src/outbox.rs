@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use longshore_core::{Error, ErrorKind, Outgoing, Result, Topology};
 
 use crate::{Client, answer::Answer};
@@ -14,11 +15,14 @@ const ROOM: usize = 10_000;
 pub(crate) struct Outbox {
     queues: Vec<Arc<Topology>>,
     batch: Vec<Outgoing>,
+    /// The new state of its session; `None` inside clears it.
+    pub(crate) state: Option<Option<Bytes>>,
     /// To whoever asked, after everything else.
     pub(crate) answer: Option<Answer>,
 }
 
 impl Outbox {
+    /// Whether there is nothing to send.
     pub(crate) fn is_empty(&self) -> bool {
         self.batch.is_empty() && self.answer.is_none()
     }

@@ -1,15 +1,35 @@
 //! Where a client keeps dedup marks and session state.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use longshore_core::{Clock, ErrorKind, Result, Store, Text, Topology, Transport, printable};
+use longshore_memory::MemoryStore;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The stores in this process, by a hash of the broker's URL, for as long as a client has one.
+static OF_PROCESS: Mutex<BTreeMap<u64, Weak<MemoryStore>>> = Mutex::new(BTreeMap::new());
+
+/// The store in this process for what one broker hands out. The clock of who comes first is its clock.
+pub(crate) fn of_process(broker: &str, clock: &Arc<dyn Clock>) -> Arc<dyn Store> {
+    let mut hash = DefaultHasher::new();
+    broker.hash(&mut hash);
+    let mut stores = OF_PROCESS.lock().unwrap_or_else(PoisonError::into_inner);
+    stores.retain(|_, store| store.strong_count() > 0);
+    if let Some(store) = stores.get(&hash.finish()).and_then(Weak::upgrade) {
+        return store;
+    }
+    let store = Arc::new(MemoryStore::new(Arc::clone(clock)));
+    stores.insert(hash.finish(), Arc::downgrade(&store));
+    store
+}
 
 /// The store of a client, and who waits for it.
 pub(crate) struct Books {
@@ -38,7 +58,7 @@ impl Books {
         Self {
             store: store
                 .or(own)
-                .unwrap_or_else(|| Arc::new(longshore_memory::MemoryStore::new(Arc::clone(clock)))),
+                .unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(clock)))),
             atomic,
             outage: Mutex::default(),
         }

@@ -2,9 +2,16 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use longshore_core::{Delivery, Error, ErrorKind, Part};
 
-use super::{Shared, SharedRef, dedup::Word, desk::Desk, handle::State};
+use super::{
+    Shared, SharedRef,
+    dedup::Word,
+    desk::Desk,
+    handle::State,
+    tenure::{self, Known},
+};
 use crate::{
     answer::{self, Answer},
     client::no_answer,
@@ -16,8 +23,10 @@ const NOT_NOTED: Duration = Duration::from_secs(1);
 /// Whether a delivery may start.
 #[derive(Debug)]
 pub(super) enum Admission {
-    /// Now, in this process.
-    Start,
+    /// Now, in this process, with the state of its session where that was asked for.
+    Start(Option<Option<Bytes>>),
+    /// Its session is set aside.
+    SetAside,
     /// Nobody can say, so it goes back at no cost to its attempts.
     Refused(Error),
     /// Another copy has its id: it goes back for this long, at no cost to its attempts.
@@ -32,64 +41,80 @@ pub(super) enum Admission {
 pub(super) type Admitted = (Admission, Delivery, Arc<Desk>);
 
 /// Whether anybody has to be asked at all. The ordinary delivery starts in place.
-pub(super) fn must_ask(shared: &Shared, delivery: &Delivery) -> bool {
-    must_note(delivery) || shared.dedup.must_ask(delivery)
+pub(super) fn must_ask(shared: &Shared, delivery: &Delivery, desk: &Desk) -> bool {
+    must_note(delivery)
+        || shared.dedup.must_ask(delivery)
+        || tenure::must_ask(shared, delivery, desk)
 }
 
 /// Asks everybody who has a say in it.
 pub(super) async fn admit(shared: SharedRef, delivery: Delivery, desk: Arc<Desk>) -> Admitted {
-    if shared.dedup.must_ask(&delivery) {
-        let admission = unstopped(&shared, look_up(&shared, &delivery)).await;
-        if !matches!(admission, Admission::Start) {
-            return (admission, delivery, desk);
+    let admission = ask_all(&shared, &delivery, &desk).await;
+    let admission = admission.unwrap_or_else(|refused| refused);
+    (admission, delivery, desk)
+}
+
+/// `Err`: it does not start. The broker is told last, since what it was told counts as a start.
+async fn ask_all(
+    shared: &Shared,
+    delivery: &Delivery,
+    desk: &Desk,
+) -> Result<Admission, Admission> {
+    let mut state = None;
+    if tenure::must_ask(shared, delivery, desk) {
+        match unstopped(shared, tenure::ask(shared, delivery, desk)).await? {
+            Known::Nothing => {}
+            Known::State(loaded) => state = Some(loaded),
+            Known::SetAside => return Err(Admission::SetAside),
         }
     }
-    if must_note(&delivery) {
-        let admission = note(&delivery, &desk).await;
-        if !matches!(admission, Admission::Start) {
-            return (admission, delivery, desk);
-        }
+    if shared.dedup.must_ask(delivery) {
+        unstopped(shared, look_up(shared, delivery)).await??;
     }
-    (Admission::Start, delivery, desk)
+    if must_note(delivery) {
+        note(delivery, desk).await?;
+    }
+    Ok(Admission::Start(state))
 }
 
 /// Asks for the id. A request that was answered before is answered the same again.
-async fn look_up(shared: &Shared, delivery: &Delivery) -> Admission {
+async fn look_up(shared: &Shared, delivery: &Delivery) -> Result<(), Admission> {
     let reply = loop {
         match shared.dedup.ask(delivery).await {
-            Word::Start => return Admission::Start,
+            Word::Start => return Ok(()),
             // Nothing leaves its place in a session.
             Word::Wait(after) if matches!(delivery.part, Part::Partition { .. }) => {
                 tokio::time::sleep(after).await;
             }
-            Word::Wait(after) => return Admission::Waits(after),
+            Word::Wait(after) => return Err(Admission::Waits(after)),
             Word::Duplicate(reply) => break reply,
         }
     };
     let answer = reply.and_then(Answer::stored);
     let Some(out) = answer.and_then(|answer| answer.to(&delivery.envelope, delivery.attempt))
     else {
-        return Admission::Duplicate;
+        return Err(Admission::Duplicate);
     };
     loop {
         match answer::send(&shared.client, out.clone()).await {
-            Ok(()) => return Admission::Duplicate,
+            Ok(()) => return Err(Admission::Duplicate),
             Err(error) if error.is_transient() => tokio::time::sleep(NOT_NOTED).await,
             Err(error) => {
                 tracing::warn!(queue = %shared.work.queue, %error, "a request was not answered again");
-                return Admission::Duplicate;
+                return Err(Admission::Duplicate);
             }
         }
     }
 }
 
 /// What is asked, or going back where the worker stops or pauses before there is an answer.
-async fn unstopped(shared: &Shared, asking: impl Future<Output = Admission>) -> Admission {
+async fn unstopped<T>(shared: &Shared, asking: impl Future<Output = T>) -> Result<T, Admission> {
     let mut told = shared.told.clone();
     tokio::select! {
         biased;
-        admission = asking => admission,
-        _ = told.wait_for(|control| control.state != State::Running) => Admission::Waits(Duration::ZERO),
+        answer = asking => Ok(answer),
+        _ = told.wait_for(|control| control.state != State::Running) =>
+            Err(Admission::Waits(Duration::ZERO)),
     }
 }
 
@@ -99,16 +124,16 @@ fn must_note(delivery: &Delivery) -> bool {
     delivery.suspect || (matches!(delivery.part, Part::Partition { .. }) && delivery.attempt > 1)
 }
 
-async fn note(delivery: &Delivery, desk: &Desk) -> Admission {
+async fn note(delivery: &Delivery, desk: &Desk) -> Result<(), Admission> {
     let starts = [(delivery.receipt, delivery.attempt)];
     let mut answers = desk.settler.start(&starts).await;
     match answers.pop().unwrap_or_else(|| Err(no_answer())) {
-        Ok(()) => Admission::Start,
-        Err(error) if error.kind() == ErrorKind::Stale => Admission::Stale,
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Stale => Err(Admission::Stale),
         Err(error) => {
             // It goes back, and would be here again at once.
             tokio::time::sleep(NOT_NOTED).await;
-            Admission::Refused(error)
+            Err(Admission::Refused(error))
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use longshore_core::{ErrorKind, Outcome, Receipt, Result};
+use longshore_core::{ErrorKind, Outcome, Receipt, Result, StateWrite};
 use tokio::time::Sleep;
 use tracing::Span;
 
@@ -46,6 +46,8 @@ pub(super) struct About {
     pub(super) cx: Context,
     pub(super) receipt: Receipt,
     pub(super) desk: Arc<Desk>,
+    /// What it wrote to the state of its session, if it succeeds.
+    pub(super) state: Option<StateWrite>,
     /// Where the queue has a dedup window.
     pub(super) dedup: Option<Arc<Dedup>>,
     /// On the client's monotonic clock.
@@ -53,11 +55,24 @@ pub(super) struct About {
 }
 
 impl About {
+    /// What becomes of the state of its session once it is settled.
+    fn state_of(&self, outbox: &mut Outbox) -> Option<StateWrite> {
+        let value = outbox.state.take()?;
+        Some(StateWrite {
+            key: self.cx.envelope().key.clone()?,
+            message: self.cx.state_message(),
+            token: self.desk.tenure.as_ref()?.token,
+            value,
+        })
+    }
+
     /// Sends what the handler published and answers who asked, in this order: once the answer is
     /// noted as given the handler does not run again.
     fn send(&self, mut outbox: Outbox) -> impl Future<Output = Result<()>> + Send + use<> {
         let client = self.cx.client().clone();
         let (dedup, receipt) = (self.dedup.clone(), self.receipt);
+        let state = self.state.clone();
+        let scope = self.desk.tenure.as_ref().map(|tenure| tenure.scope.clone());
         let answer = outbox.answer.take().and_then(|answer| {
             let stored = dedup.is_some().then(|| answer.store());
             let out = answer.to(self.cx.envelope(), self.cx.attempt())?;
@@ -69,7 +84,7 @@ impl About {
                 return Ok(());
             };
             if let (Some(dedup), Some(stored)) = (dedup, stored) {
-                dedup.note_reply(&receipt, stored).await?;
+                dedup.note_reply(&receipt, stored, scope.zip(state)).await?;
             }
             answer::send(&client, out).await
         }
@@ -152,7 +167,7 @@ impl Attempt {
                     if let Err(text) = self.drop_step() {
                         return Poll::Ready(Ending::Panicked(text));
                     }
-                    let Some(about) = &self.about else {
+                    let Some(about) = &mut self.about else {
                         return Poll::Pending;
                     };
                     let cx = &about.cx;
@@ -161,6 +176,7 @@ impl Attempt {
                         outbox = Outbox::default();
                         outbox.answer = fault.filter(|_| cx.envelope().reply_to.is_some());
                     }
+                    about.state = about.state_of(&mut outbox);
                     if outbox.is_empty() {
                         return Poll::Ready(ending);
                     }

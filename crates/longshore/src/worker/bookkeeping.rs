@@ -1,10 +1,13 @@
 //! What the store is told about settlements, and when.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use longshore_core::{MarkChange, MarkWrite, Receipt, Settlement, StateWrite, Text};
+use longshore_core::{
+    MarkChange, MarkWrite, Reason, Receipt, Settlement, StateWrite, Text, Verdict,
+};
 
-use super::Shared;
+use super::{Shared, desk::Desk};
+use crate::session::Tenure;
 
 /// How long it is tried to free ids: one that stays taken is free when its lease ends.
 const FREEING: Duration = Duration::from_millis(400);
@@ -19,17 +22,23 @@ pub(super) struct Bookkeeping {
     pub(super) ready: Vec<Settlement>,
     /// To be settled once the store knows.
     pub(super) pending: Vec<Settlement>,
-    states: Vec<(Receipt, Text, StateWrite)>,
-    first: Marks,
-    last: Marks,
+    states: Vec<(Receipt, StateWrite)>,
+    /// Sessions that become dead letters from here on.
+    aside: Vec<(Receipt, Text)>,
+    /// The right to those sessions.
+    tenure: Option<Arc<Tenure>>,
+    /// One part has one scope.
+    scope: Text,
+    first: Vec<(Receipt, MarkWrite)>,
+    last: Vec<MarkWrite>,
 }
 
-/// By scope.
-type Marks = BTreeMap<Text, Vec<MarkWrite>>;
-
 impl Bookkeeping {
-    pub(super) fn of(shared: &Shared, batch: Vec<Settlement>) -> Self {
-        let mut sorted = Self::default();
+    pub(super) fn of(shared: &Shared, desk: &Desk, batch: Vec<Settlement>) -> Self {
+        let mut sorted = Self {
+            tenure: desk.tenure.clone(),
+            ..Self::default()
+        };
         if !shared.keeps_books() {
             sorted.ready = batch;
             return sorted;
@@ -42,24 +51,26 @@ impl Bookkeeping {
 
     fn sort(&mut self, shared: &Shared, mut settlement: Settlement) {
         let mark = shared.dedup.mark(&settlement);
+        let mut waits = false;
+        if let Some(key) = self.sets_aside(shared, &settlement) {
+            waits = true;
+            self.aside.push((settlement.receipt, key));
+        }
         if shared.client.books().atomic {
             settlement.mark = mark.map(|(_, mark)| mark);
-            return self.ready.push(settlement);
-        }
-        let mut waits = false;
-        if let Some(write) = settlement.state.take() {
-            waits = true;
-            let scope = shared.dedup.scope_of(&write.key);
-            self.states.push((settlement.receipt, scope, write));
-        }
-        match mark {
-            None => {}
-            Some((scope, mark)) if mark.change == MarkChange::Released => {
-                self.last.entry(scope).or_default().push(mark);
-            }
-            Some((scope, mark)) => {
+        } else {
+            if let Some(write) = settlement.state.take() {
                 waits = true;
-                self.first.entry(scope).or_default().push(mark);
+                self.states.push((settlement.receipt, write));
+            }
+            if let Some((scope, mark)) = mark {
+                self.scope = scope;
+                if mark.change == MarkChange::Released {
+                    self.last.push(mark);
+                } else {
+                    waits = true;
+                    self.first.push((settlement.receipt, mark));
+                }
             }
         }
         match waits {
@@ -68,35 +79,55 @@ impl Bookkeeping {
         }
     }
 
+    /// The session that is set aside by this settlement.
+    fn sets_aside(&self, shared: &Shared, settlement: &Settlement) -> Option<Text> {
+        let Verdict::DeadLetter { reason, .. } = &settlement.verdict else {
+            return None;
+        };
+        let applies = shared.settings.set_aside_sessions
+            && self.tenure.is_some()
+            && *reason != Reason::SessionSetAside;
+        applies.then(|| settlement.envelope.as_ref()?.key.clone())?
+    }
+
     /// Writes what must be known first, for as long as the store takes; answers the locks that turned
     /// out to be lost. State comes before the ids: what is done is not tried again.
     pub(super) async fn write_first(&mut self, shared: &Shared) -> Vec<Receipt> {
         let books = shared.client.books();
         let mut lost = Vec::new();
-        for (receipt, scope, write) in self.states.drain(..) {
-            if books
-                .insist(|| books.store.save(&scope, &write))
-                .await
-                .is_err()
-            {
-                lost.push(receipt);
+        if let Some(tenure) = &self.tenure {
+            let (scope, token) = (&tenure.scope, Some(tenure.token));
+            for (receipt, key) in self.aside.drain(..) {
+                let setting = books.insist(|| books.store.set_aside(scope, &key, true, token));
+                if setting.await.is_err() {
+                    lost.push(receipt);
+                }
+            }
+            for (receipt, write) in self.states.drain(..) {
+                let saving = books.insist(|| books.store.save(scope, &write));
+                if saving.await.is_err() {
+                    lost.push(receipt);
+                }
             }
         }
-        for (scope, marks) in &self.first {
+        // What is lost runs again elsewhere, so it is not done.
+        self.first.retain(|(receipt, _)| !lost.contains(receipt));
+        let marks: Vec<MarkWrite> = self.first.drain(..).map(|(_, mark)| mark).collect();
+        if !marks.is_empty() {
             // No write of a mark is stale.
-            let _ = books.insist(|| books.store.write(scope, marks)).await;
+            let writing = books.insist(|| books.store.write(&self.scope, &marks));
+            let _ = writing.await;
         }
         lost
     }
 
     /// Frees ids.
     pub(super) async fn write_last(&self, shared: &Shared) {
+        if self.last.is_empty() {
+            return;
+        }
         let books = shared.client.books();
-        let freeing = async {
-            for (scope, marks) in &self.last {
-                let _ = books.insist(|| books.store.write(scope, marks)).await;
-            }
-        };
+        let freeing = books.insist(|| books.store.write(&self.scope, &self.last));
         let _ = tokio::time::timeout(FREEING, freeing).await;
     }
 }

@@ -97,6 +97,14 @@ pub(super) fn verdict(ending: Ending, cx: &Context, settings: &Settings) -> Verd
     }
 }
 
+/// What becomes of a message whose session is set aside.
+pub(super) fn session_set_aside() -> Verdict {
+    dead(
+        Reason::SessionSetAside,
+        "an earlier message of its session is a dead letter, and the session was set aside",
+    )
+}
+
 fn dead(reason: Reason, detail: &str) -> Verdict {
     Verdict::DeadLetter {
         // A word of the handler's own may break the rule for such words.

@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use longshore_core::{
-    Delivery, Mark, MarkChange, MarkWrite, Part, Receipt, Result, Settlement, Standing, Take, Text,
-    Topology, Verdict, mark_name, partition_of,
+    Delivery, Mark, MarkChange, MarkWrite, Part, Receipt, Result, Settlement, Standing, StateWrite,
+    Take, Text, Topology, Verdict, mark_name,
 };
 
 use crate::Client;
@@ -94,11 +94,8 @@ impl Dedup {
         self.topology.partitions > 0
     }
 
-    /// Where the session of this key has its state.
-    pub(super) fn scope_of(&self, key: &Text) -> Text {
-        let of = self.topology.partitions;
-        let index = partition_of(key, of);
-        self.topology.scope(Part::Partition { index, of })
+    pub(super) fn scope(&self, part: Part) -> Text {
+        self.topology.scope(part)
     }
 
     /// The first look at a delivery, whatever becomes of it.
@@ -192,8 +189,14 @@ impl Dedup {
     }
 
     /// Marks a request as done with what it is about to be answered, before it is: should the
-    /// process die in between, the next delivery of it is answered the same without a start.
-    pub(super) async fn note_reply(&self, receipt: &Receipt, reply: Bytes) -> Result<()> {
+    /// process die in between, the next delivery of it is answered the same without a start. So the
+    /// state of its session is written before that, also where it could be with the settlement.
+    pub(super) async fn note_reply(
+        &self,
+        receipt: &Receipt,
+        reply: Bytes,
+        state: Option<(Text, StateWrite)>,
+    ) -> Result<()> {
         let Some(held) = self.marks().get(receipt).cloned() else {
             return Ok(());
         };
@@ -202,6 +205,9 @@ impl Dedup {
             reply: Some(reply.clone()),
         };
         let books = self.client.books();
+        if let Some((scope, state)) = &state {
+            books.insist(|| books.store.save(scope, state)).await?;
+        }
         let writes = [held.write(done)];
         books
             .insist(|| books.store.write(&held.scope, &writes))

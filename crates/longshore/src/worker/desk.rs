@@ -7,9 +7,13 @@ use std::sync::{
 
 use longshore_core::Settler;
 
+use crate::session::Tenure;
+
 /// Where the deliveries of one source are settled, and how many still have to be.
 pub(super) struct Desk {
     pub(super) settler: Arc<dyn Settler>,
+    /// The right to its sessions, where it is a partition.
+    pub(super) tenure: Option<Arc<Tenure>>,
     unsettled: AtomicUsize,
     /// Its source takes nothing any more.
     retired: AtomicBool,
@@ -19,8 +23,18 @@ impl Desk {
     pub(super) fn new(settler: Arc<dyn Settler>) -> Self {
         Self {
             settler,
+            tenure: None,
             unsettled: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
+        }
+    }
+
+    #[expect(dead_code, reason = "called once partitions are granted")]
+    /// Of a partition that was granted.
+    pub(super) fn owned(settler: Arc<dyn Settler>, tenure: Arc<Tenure>) -> Self {
+        Self {
+            tenure: Some(tenure),
+            ..Self::new(settler)
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, future::poll_fn, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, poll, stream::FuturesUnordered};
 use longshore_core::{Delivery, Receipt, Settlement, Verdict};
 use tokio::{sync::watch, time::Instant};
@@ -15,7 +16,7 @@ use super::{
     handle::{Control, State},
     settle::settle,
 };
-use crate::{Context, context::Start};
+use crate::{Context, context::Start, session::Place};
 
 /// Contexts kept for the next message.
 const KEPT_CONTEXTS: usize = 64;
@@ -140,12 +141,12 @@ impl Driver {
             }
             starts += 1;
             let desk = Arc::clone(desk);
-            if admit::must_ask(&self.shared, &delivery) {
+            if admit::must_ask(&self.shared, &delivery, &desk) {
                 let shared = Arc::clone(&self.shared);
                 self.asking
                     .push(Box::pin(admit::admit(shared, delivery, desk)));
             } else {
-                self.begin(delivery, desk).await;
+                self.begin(delivery, desk, None).await;
             }
         }
         if let Some(pace) = &self.shared.pace {
@@ -156,7 +157,11 @@ impl Driver {
     /// Everybody asked about a start has answered.
     async fn admitted(&mut self, (admission, delivery, desk): Admitted) {
         match admission {
-            Admission::Start => self.begin(delivery, desk).await,
+            Admission::Start(state) => self.begin(delivery, desk, state).await,
+            Admission::SetAside => {
+                let verdict = conclude::session_set_aside();
+                self.set_aside(delivery, verdict, &desk);
+            }
             Admission::Waits(after) => self.set_aside(delivery, Verdict::Release { after }, &desk),
             Admission::Duplicate => {
                 self.shared.work.duplicates.increment(1);
@@ -175,8 +180,9 @@ impl Driver {
         }
     }
 
-    /// Starts the handler and polls it once in place.
-    async fn begin(&mut self, delivery: Delivery, desk: Arc<Desk>) {
+    /// Starts the handler and polls it once in place. `loaded` is the state of its session, where that
+    /// was asked for.
+    async fn begin(&mut self, delivery: Delivery, desk: Arc<Desk>, loaded: Option<Option<Bytes>>) {
         let shared = &self.shared;
         let timing = shared.dispatch.timing(&delivery.envelope.kind);
         let limit = timing.limit.unwrap_or(shared.settings.time_limit);
@@ -188,6 +194,7 @@ impl Driver {
             attempt: delivery.attempt,
             max_attempts: shared.settings.max_attempts,
             deadline: begun + limit,
+            place: desk.tenure.clone().map(|tenure| Place { tenure, loaded }),
         };
         let cx = self.context(start);
         let handling = self.shared.dispatch.call(cx.clone());
@@ -195,6 +202,7 @@ impl Driver {
             cx,
             receipt,
             desk,
+            state: None,
             dedup: (self.shared.dedup.is_on()).then(|| Arc::clone(&self.shared.dedup)),
             begun,
         };
@@ -222,6 +230,7 @@ impl Driver {
             receipt,
             desk,
             begun,
+            state,
             ..
         } = about;
         self.running.remove(&receipt);
@@ -241,7 +250,11 @@ impl Driver {
         // Taken in any case: a kept context must not keep a body.
         let envelope = cx.take_envelope();
         let settlement = match verdict {
-            Verdict::Complete => Settlement::complete(receipt, attempt),
+            Verdict::Complete => {
+                let mut complete = Settlement::complete(receipt, attempt);
+                complete.state = state;
+                complete
+            }
             verdict => Settlement::new(receipt, attempt, verdict, envelope),
         };
         self.ended.push((desk, settlement));

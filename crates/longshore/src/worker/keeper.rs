@@ -53,6 +53,7 @@ pub(super) async fn start(worker: Worker) -> Result<WorkerHandle> {
             Arc::clone(queue.topology()),
             settings.lock,
         )),
+        states_wanted: Arc::default(),
         told: told.clone(),
         client,
         dispatch,

@@ -15,6 +15,7 @@ mod leases;
 mod limit;
 mod pace;
 mod settle;
+mod tenure;
 mod trouble;
 mod turns;
 mod waiting;
@@ -66,6 +67,7 @@ pub(crate) struct Settings {
     backoff: Backoff,
     rate: Option<u32>,
     dead_letter_limit: Option<u64>,
+    set_aside_sessions: bool,
     /// One for each lane, the most urgent first; none: strictly in that order.
     weights: Option<Vec<u32>>,
 }
@@ -122,6 +124,7 @@ impl Worker {
                 backoff: Backoff::default(),
                 rate: None,
                 dead_letter_limit: None,
+                set_aside_sessions: false,
                 weights: None,
             },
         }
@@ -247,6 +250,26 @@ impl Worker {
         self
     }
 
+    /// Sets a session aside whole when one of its messages becomes a dead letter: its other messages
+    /// become dead letters too, unstarted, as `session-set-aside`, so that none is handled without
+    /// those before it. Until [`Client::bring_back_session`] brings it back; redrive its dead letters
+    /// then, in their order. By default the next message of the session runs.
+    ///
+    /// All workers of a queue should agree on it.
+    ///
+    /// # Panics
+    /// When the queue has no sessions.
+    #[track_caller]
+    pub fn set_aside_sessions(mut self) -> Self {
+        assert!(
+            self.queue.topology().partitions > 0,
+            "the queue \"{}\" has no sessions to set aside; declare it with `Queue::sessions`",
+            self.queue.name()
+        );
+        self.settings.set_aside_sessions = true;
+        self
+    }
+
     /// Declares the queue, subscribes, and works in the background until the handle stops it.
     ///
     /// # Errors
@@ -328,6 +351,8 @@ pub(crate) struct Shared {
     /// The names of the lanes, the most urgent first.
     lanes: Vec<Text>,
     dedup: Arc<dedup::Dedup>,
+    /// A handler has asked for the state of its session.
+    states_wanted: Arc<std::sync::atomic::AtomicBool>,
     /// What the worker is told to do.
     told: tokio::sync::watch::Receiver<handle::Control>,
 }

@@ -15,7 +15,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Settles a batch, and writes down what becomes of ids and sessions.
 pub(super) async fn settle(shared: SharedRef, desk: Arc<Desk>, batch: Vec<Settlement>) {
-    let mut books = Bookkeeping::of(&shared, batch);
+    let mut books = Bookkeeping::of(&shared, &desk, batch);
     let ready = std::mem::take(&mut books.ready);
     let mut pending = std::mem::take(&mut books.pending);
     if pending.is_empty() {
