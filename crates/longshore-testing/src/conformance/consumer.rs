@@ -150,10 +150,12 @@ impl Consumer {
         delivery: Delivery,
         verdict: Verdict,
     ) -> Result<(), Unsettled> {
-        let mut answers = self
-            .settler
-            .settle(vec![settlement(delivery, verdict)])
-            .await;
+        self.settle_with(settlement(delivery, verdict)).await
+    }
+
+    /// Settles one delivery with everything that belongs to it.
+    pub(crate) async fn settle_with(&self, settlement: Settlement) -> Result<(), Unsettled> {
+        let mut answers = self.settler.settle(vec![settlement]).await;
         assert_eq!(answers.len(), 1, "one answer for each settlement");
         answers.pop().must("an answer")
     }
@@ -189,6 +191,13 @@ impl Consumer {
         }
     }
 
+    /// Notes that a delivery starts with this number, as a worker does for another start in place.
+    pub(crate) async fn start_again(&self, delivery: &Delivery, attempt: u32) -> Result<()> {
+        let mut answers = self.settler.start(&[(delivery.receipt, attempt)]).await;
+        assert_eq!(answers.len(), 1, "one answer for each start");
+        answers.pop().must("an answer")
+    }
+
     /// Takes and completes until every one of `wanted` has come; answers how often each came.
     pub(crate) async fn drain(&mut self, count: usize) -> Vec<Delivery> {
         let mut done = VecDeque::new();
@@ -207,6 +216,24 @@ impl Consumer {
             done.extend(batch);
         }
         done.into()
+    }
+
+    /// Ends the case unless the source ends by itself and reports exactly these locks as lost.
+    pub(crate) async fn loses(&mut self, held: &[Receipt]) {
+        let mut lost = Vec::new();
+        loop {
+            let batch = self.batch(64, PATIENCE).await;
+            lost.extend(self.lost().await);
+            match batch.must("the end of a source without its ownership") {
+                Ok(late) if late.is_empty() => break,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        let mut wanted = held.to_vec();
+        lost.retain(|receipt| wanted.contains(receipt));
+        (wanted.sort(), lost.sort());
+        assert_eq!(lost, wanted, "each lock that was lost is reported once");
     }
 
     /// Locks lost so far, without waiting.

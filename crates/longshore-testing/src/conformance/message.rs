@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use longshore_core::{Destination, Envelope, Ids, Outgoing, Part, RandomIds, Topology};
+use longshore_core::{
+    Destination, Envelope, Ids, Name, Outgoing, Part, RandomIds, Text, Topology, partition_of,
+};
 
 /// A message with an id and this body.
 pub(crate) fn message(body: impl Into<Vec<u8>>) -> Envelope {
@@ -73,6 +75,64 @@ pub(crate) fn later(topology: &Topology, envelope: Envelope, delay: Duration) ->
         delay,
         ..to(topology, envelope)
     }
+}
+
+/// A message on its way to a lane, under that lane's name.
+pub(crate) fn to_lane(topology: &Topology, lane: u8, mut envelope: Envelope) -> Outgoing {
+    envelope.priority = topology.lane(lane).map(|name| name.as_str().into());
+    Outgoing {
+        to: Destination::Queue(topology.queue.clone(), Part::Lane(lane)),
+        ..to(topology, envelope)
+    }
+}
+
+/// A message on its way to every queue bound to a topic.
+pub(crate) fn to_topic(topic: &Name, envelope: Envelope) -> Outgoing {
+    Outgoing {
+        to: Destination::Topic(topic.clone()),
+        envelope,
+        delay: Duration::ZERO,
+        dedup_window: None,
+    }
+}
+
+/// This partition of a queue with sessions.
+pub(crate) fn partition(topology: &Topology, index: u16) -> Part {
+    Part::Partition {
+        index,
+        of: topology.partitions,
+    }
+}
+
+/// Different keys that all live in this partition.
+pub(crate) fn keys_in(topology: &Topology, index: u16) -> impl Iterator<Item = Text> {
+    let of = topology.partitions;
+    let keys = (0..).map(|number: u64| Text::from(format!("customer-{number}")));
+    keys.filter(move |key| partition_of(key, of) == index)
+}
+
+/// A message of this session on its way to the partition of its key.
+pub(crate) fn to_session(topology: &Topology, key: &Text, mut envelope: Envelope) -> Outgoing {
+    envelope.key = Some(key.clone());
+    let part = partition(topology, partition_of(key, topology.partitions));
+    Outgoing {
+        to: Destination::Queue(topology.queue.clone(), part),
+        ..to(topology, envelope)
+    }
+}
+
+/// [`numbered`] messages of three sessions in turn on their way to one partition.
+pub(crate) fn all_to_partition(
+    topology: &Topology,
+    index: u16,
+    range: std::ops::Range<usize>,
+) -> Vec<Outgoing> {
+    let keys: Vec<_> = keys_in(topology, index).take(3).collect();
+    let sessions = keys.iter().cycle();
+    numbered(range)
+        .zip(sessions)
+        .map(|(envelope, key)| to_session(topology, key, envelope))
+        .collect()
 }
 
 /// Ends the case unless both are the same message. Headers may come in another order.

@@ -33,8 +33,10 @@ mod case;
 mod cases;
 mod consumer;
 mod faults;
+mod member;
 mod message;
 mod must;
+mod playing;
 mod refusal;
 #[cfg(unix)]
 mod rig;

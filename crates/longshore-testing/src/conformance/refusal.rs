@@ -36,6 +36,13 @@ pub(crate) async fn check(need: Need, stage: &Stage) {
             stage.declare(&topology).await;
             publish(stage, later(&topology, message(""), Duration::from_secs(1))).await;
         }
+        Need::Partitions => {
+            topology.partitions = 4;
+            refused(stage.transport.declare(&topology, Declare::Create).await);
+            let topology = topology.into();
+            refused(stage.transport.join(&topology, Declare::Create).await);
+        }
+        Need::Replies => refused(stage.transport.inbox().await),
         _ => panic!("{need:?} has no refusal: this is a bug in the suite"),
     }
 }

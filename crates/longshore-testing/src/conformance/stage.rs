@@ -21,6 +21,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const SILENCE: Duration = Duration::from_millis(600);
 /// What a bound is stretched by for a slow machine.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
+/// What brokers round times to.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 static NAMES: AtomicU64 = AtomicU64::new(0);
 
@@ -75,14 +77,35 @@ impl Stage {
     /// A queue that is old enough for its broker to be killed.
     pub(crate) async fn settled_queue(&self) -> Topology {
         let topology = self.queue().await;
-        tokio::time::sleep(self.suite.settling).await;
+        self.settle().await;
         topology
+    }
+
+    /// Waits until the queues that were declared are old enough for their broker to be killed.
+    pub(crate) async fn settle(&self) {
+        tokio::time::sleep(self.suite.settling).await;
     }
 
     /// A queue bound to these topics.
     pub(crate) async fn bound_to(&self, topics: &[&Name]) -> Topology {
         let mut topology = Topology::new(self.name());
         topology.topics = topics.iter().map(|&name| name.clone()).collect();
+        self.declare(&topology).await;
+        topology
+    }
+
+    /// A queue with sessions.
+    pub(crate) async fn sessions(&self, partitions: u16) -> Topology {
+        let mut topology = Topology::new(self.name());
+        topology.partitions = partitions;
+        self.declare(&topology).await;
+        topology
+    }
+
+    /// A queue with a dedup window.
+    pub(crate) async fn deduplicating(&self, window: Duration) -> Topology {
+        let mut topology = Topology::new(self.name());
+        topology.dedup_window = Some(window);
         self.declare(&topology).await;
         topology
     }

@@ -6,23 +6,21 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     process::ExitCode,
-    sync::{Arc, PoisonError, RwLock, mpsc},
-    thread,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Trial};
 use longshore_core::{ConnectOptions, Ids, RandomIds, Result, Text, Transport};
 
 use super::{
     case::{Case, Met},
     cases,
     faults::Faults,
+    playing::{Played, played, runtime, within},
     refusal,
     stage::Stage,
 };
-
-type Played = std::result::Result<Completion, Failed>;
 
 /// A connection being opened.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Transport>>> + Send>>;
@@ -113,7 +111,7 @@ impl Suite {
     fn trial(self: &Arc<Self>, case: &'static Case, run: Text, alone: Arc<RwLock<()>>) -> Trial {
         let suite = self.clone();
         let trial = Trial::ignorable_test(case.name, move || {
-            if case.alone {
+            if case.alone() {
                 let _alone = alone.write().unwrap_or_else(PoisonError::into_inner);
                 suite.run_named(case, run)
             } else {
@@ -124,39 +122,17 @@ impl Suite {
         trial.with_kind(self.name.clone())
     }
 
-    /// On a thread with the name of the case, so that a panic says which case it ended, and given up
-    /// where it neither ends nor waits.
     fn run_named(self: Arc<Self>, case: &'static Case, run: Text) -> Played {
-        let limit = self.time_limit + Duration::from_secs(30);
-        let (ended, end) = mpsc::channel();
-        thread::Builder::new()
-            .name(case.name.to_owned())
-            .spawn(move || {
-                let played = catch_unwind(AssertUnwindSafe(|| self.run(case, run)));
-                // Nobody listens where it was given up.
-                let _ = ended.send(played);
-            })?;
-        match end.recv_timeout(limit) {
-            Ok(played) => played.unwrap_or_else(|panic| resume_unwind(panic)),
-            Err(_) => Err("it runs on and on without ever waiting".into()),
-        }
+        let limit = self.time_limit;
+        played(case.name, limit, move || self.run(case, run))
     }
 
     fn run(self: &Arc<Self>, case: &Case, run: Text) -> Played {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?;
+        let runtime = runtime()?;
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            runtime.block_on(async {
-                let limited = tokio::time::timeout(self.time_limit, self.play(case, run));
-                limited.await.unwrap_or_else(|_| {
-                    let limit = self.time_limit.as_secs();
-                    Err(Failed::from(format!("not finished within {limit} s")))
-                })
-            })
+            runtime.block_on(within(self.time_limit, self.play(case, run)))
         }));
-        if case.need.is_given_by(&self.faults) {
+        if case.is_given_by(&self.faults) {
             runtime.block_on(self.faults.mend());
         }
         runtime.shutdown_timeout(Duration::from_secs(5));
@@ -169,9 +145,9 @@ impl Suite {
             Err(error) => return Err(format!("cannot connect: {:?}: {error}", error.kind()).into()),
         };
         let can = stage.transport.capabilities();
-        match case.need.met(can, &self.faults, self.ordered) {
+        match case.met(can, &self.faults, self.ordered) {
             Met::Yes => (case.run)(stage.clone()).await,
-            Met::Refused => refusal::check(case.need, &stage).await,
+            Met::Refused(need) => refusal::check(need, &stage).await,
             Met::NotCovered(why) => return Ok(Completion::ignored_with(why)),
         }
         stage.strike().await;
@@ -206,8 +182,8 @@ pub fn main(suites: impl Into<Vec<Suite>>) -> ExitCode {
     let run = RandomIds.text();
     let mut trials = Vec::new();
     for case in cases::all() {
-        let runs: Vec<_> = if case.need.is_fault() {
-            let able = suites.iter().find(|s| case.need.is_given_by(&s.faults));
+        let runs: Vec<_> = if case.is_fault() {
+            let able = suites.iter().find(|s| case.is_given_by(&s.faults));
             able.or(suites.first()).into_iter().collect()
         } else {
             suites.iter().filter(|suite| !suite.only_faults).collect()

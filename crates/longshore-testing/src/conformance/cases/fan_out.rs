@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use longshore_core::{Declare, Destination, Envelope, ErrorKind, Name, Outgoing};
+use longshore_core::{Declare, Destination, ErrorKind};
 
 use crate::conformance::{
     case::cases,
     consumer::Consumer,
-    message::{assert_same, laden, later, message, number, numbered},
+    message::{assert_same, laden, later, message, number, numbered, to_topic},
     must::Must,
     stage::{SILENCE, Stage},
 };
@@ -22,15 +22,6 @@ cases![
     p16_a_delayed_message_reaches_every_bound_queue needs Topics,
     p16_verify_refuses_a_missing_binding needs Topics,
 ];
-
-fn to_topic(topic: &Name, envelope: Envelope) -> Outgoing {
-    Outgoing {
-        to: Destination::Topic(topic.clone()),
-        envelope,
-        delay: Duration::ZERO,
-        dedup_window: None,
-    }
-}
 
 async fn p16_a_message_reaches_every_bound_queue(stage: Arc<Stage>) {
     let topic = stage.name();

@@ -10,11 +10,17 @@ mod figures;
 mod hostile;
 mod lanes;
 mod locks;
+mod order;
 mod outages;
+mod ownership;
+mod partitions;
 mod poison;
 mod prefetch;
 mod publishing;
 mod redrive;
+mod release;
+mod replies;
+mod session_queues;
 mod settlement;
 mod stopping;
 mod topology;
@@ -40,6 +46,12 @@ pub(super) fn all() -> impl Iterator<Item = &'static Case> {
         delays::CASES,
         prefetch::CASES,
         lanes::CASES,
+        session_queues::CASES,
+        ownership::CASES,
+        partitions::CASES,
+        order::CASES,
+        release::CASES,
+        replies::CASES,
         stopping::CASES,
         closing::CASES,
         fan_out::CASES,

@@ -24,7 +24,8 @@ cases![
     p3_a_receipt_that_never_was_is_stale,
 ];
 
-fn verdicts() -> [Verdict; 3] {
+/// All but the completion; a partition knows no retry.
+pub(super) fn verdicts() -> [Verdict; 3] {
     let dead = Verdict::DeadLetter {
         reason: Reason::Permanent,
         detail: "late".into(),
