@@ -26,6 +26,8 @@
 //! the reason where it does not. They, and those that measure delays, run alone; all others run side
 //! by side.
 //!
+//! A store has a suite of its own, [`StoreSuite`], run by [`store_main`] in the same way.
+//!
 //! Queues have names unique to the run and stay behind on the broker, which has no way to delete
 //! them in the contract. Use a broker made for tests.
 
@@ -41,9 +43,11 @@ mod refusal;
 #[cfg(unix)]
 mod rig;
 mod stage;
+mod stores;
 mod suite;
 
 pub use faults::{Act, Faults};
 #[cfg(unix)]
 pub use rig::on_broker;
+pub use stores::{Opening, StoreSuite, store_main};
 pub use suite::{Connecting, Suite, main};
