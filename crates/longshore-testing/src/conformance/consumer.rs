@@ -232,7 +232,8 @@ impl Consumer {
         }
         let mut wanted = held.to_vec();
         lost.retain(|receipt| wanted.contains(receipt));
-        (wanted.sort(), lost.sort());
+        wanted.sort();
+        lost.sort();
         assert_eq!(lost, wanted, "each lock that was lost is reported once");
     }
 

@@ -4,6 +4,8 @@ mod attempts;
 mod cancellation;
 mod closing;
 mod dead_letters;
+mod dedup;
+mod dedup_scopes;
 mod delays;
 mod fan_out;
 mod figures;
@@ -21,7 +23,9 @@ mod redrive;
 mod release;
 mod replies;
 mod session_queues;
+mod session_state;
 mod settlement;
+mod standing;
 mod stopping;
 mod topology;
 mod traffic;
@@ -50,7 +54,11 @@ pub(super) fn all() -> impl Iterator<Item = &'static Case> {
         ownership::CASES,
         partitions::CASES,
         order::CASES,
+        session_state::CASES,
         release::CASES,
+        dedup::CASES,
+        dedup_scopes::CASES,
+        standing::CASES,
         replies::CASES,
         stopping::CASES,
         closing::CASES,

@@ -79,7 +79,7 @@ async fn p11_a_hand_over_keeps_order_and_exact_attempts(stage: Arc<Stage>) {
         owner.consumer.complete(done).await;
     }
     // The third start of one and the second of another are over; others had their first.
-    let mut wanted = vec![1; 40];
+    let mut wanted = [1; 40];
     for (at, starts) in [(4, 3), (9, 2)] {
         for start in 2..=starts {
             let noted = owner.consumer.start_again(&held[at], start).await;
@@ -298,8 +298,8 @@ async fn p11_order_survives_deaths_and_hand_overs_at_random(stage: Arc<Stage>) {
     stage
         .publish(all_to_partition(&topology, 0, 0..COUNT))
         .await;
-    let mut done = vec![false; COUNT];
-    let mut starts = vec![0; COUNT];
+    let mut done = [false; COUNT];
+    let mut starts = [0; COUNT];
     while done.contains(&false) {
         let mut owner = Owner::of(&stage, &topology, 0).await;
         let left = done.iter().filter(|done| !**done).count();
@@ -319,7 +319,7 @@ async fn p11_order_survives_deaths_and_hand_overs_at_random(stage: Arc<Stage>) {
             }
             starts[number] = next;
             held[at].attempt = next + 1;
-            if chance.next() % 3 > 0 {
+            if !chance.next().is_multiple_of(3) {
                 let delivery = held.remove(at);
                 let completed = Settlement::complete(delivery.receipt, next);
                 let settled = owner.consumer.settle_with(completed).await;
@@ -327,7 +327,7 @@ async fn p11_order_survives_deaths_and_hand_overs_at_random(stage: Arc<Stage>) {
                 done[number] = true;
             }
         }
-        if chance.next() % 2 == 0 {
+        if chance.next().is_multiple_of(2) {
             owner.hand_over(held).await;
         }
     }

@@ -274,9 +274,6 @@ async fn p12_what_is_released_is_anybodys(stage: Arc<StoreStage>) {
     for round in 0..3 {
         let owner = format!("owner-{round}");
         StoreStage::assert_taken(&stage.take_elsewhere(take("id", &owner)).await);
-        if round == 1 {
-            stage.write(mark("id", &owner, waiting(2))).await;
-        }
         stage.write(mark("id", &owner, MarkChange::Released)).await;
     }
     StoreStage::assert_taken(&stage.take(take("id", "last")).await);

@@ -136,9 +136,8 @@ async fn p11_states_of_keys_and_scopes_are_apart(stage: Arc<StoreStage>) {
 
 /// A crash between the write of a state and the settlement: the message comes again, elsewhere.
 async fn p11_an_aborted_try_of_a_message_is_not_seen_by_it(stage: Arc<StoreStage>) {
-    let mut count = 0_u32;
     let mut token = 1;
-    for message in ["m1", "m2", "m3"] {
+    for (count, message) in (0_u32..).zip(["m1", "m2", "m3"]) {
         for _ in 0..3 {
             stage.grant(token).await;
             let seen = stage.state("key", message).await;
@@ -149,7 +148,6 @@ async fn p11_an_aborted_try_of_a_message_is_not_seen_by_it(stage: Arc<StoreStage
             saved.must("saving");
             token += 1;
         }
-        count += 1;
     }
     assert_eq!(stage.state("key", "m4").await.map(|s| s.len()), Some(3));
 }
