@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use longshore_core::Declare;
 use redis::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -38,12 +39,24 @@ pub(crate) struct Work {
 impl Promoter {
     /// A promoter for all lanes beside this one, and its work to be spawned.
     pub(crate) fn new(lane: &Lane) -> (Self, Work) {
-        let stopped = lane.killed.child_token();
+        let around = (Arc::clone(&lane.site), Arc::clone(&lane.links));
+        let may_create = lane.subscription.declare == Declare::Create;
+        Self::of(around, lane.keys.clone(), may_create, &lane.killed)
+    }
+
+    /// The same for the keys of any part.
+    pub(crate) fn of(
+        (site, links): (Arc<Site>, Arc<Links>),
+        keys: Keys,
+        may_create: bool,
+        killed: &CancellationToken,
+    ) -> (Self, Work) {
+        let stopped = killed.child_token();
         let work = Work {
-            site: Arc::clone(&lane.site),
-            links: Arc::clone(&lane.links),
-            keys: lane.keys.clone(),
-            may_create: lane.subscription.declare == longshore_core::Declare::Create,
+            site,
+            links,
+            keys,
+            may_create,
             stopped: stopped.clone(),
         };
         (

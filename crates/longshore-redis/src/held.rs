@@ -208,6 +208,20 @@ impl Table {
         self.changed(inner, alone);
     }
 
+    /// Ends the source and reports every lock as lost, but those being settled.
+    pub(crate) fn lose_all(&self) {
+        let mut inner = self.lock();
+        inner.stopped = true;
+        inner.abandoned = true;
+        let held = inner.held.iter().filter(|(_, held)| !held.settling);
+        let tags: Vec<_> = held.map(|(tag, _)| *tag).collect();
+        for tag in tags {
+            inner.lose(self.scope, tag);
+        }
+        drop(inner);
+        self.notify_all();
+    }
+
     /// Whether a suspect is held that must be the only one of its kind.
     pub(crate) fn holds_alone(&self) -> bool {
         self.lock().held.values().any(|held| held.alone)

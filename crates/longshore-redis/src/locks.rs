@@ -28,6 +28,9 @@ const CHUNK: usize = 500;
 /// The thread and what it renews.
 pub(crate) struct Renewal {
     watched: Arc<Watched>,
+    runtime: tokio::runtime::Handle,
+    /// Used on that thread alone: a connection belongs to the runtime that opened it.
+    links: Arc<Links>,
 }
 
 struct Watched {
@@ -54,9 +57,11 @@ impl Renewal {
             .build()
             .map_err(failed)?;
         let own = Arc::clone(&watched);
+        let handle = runtime.handle().clone();
+        let kept = Arc::new(Links::new(site, "locks"));
+        let links = Arc::clone(&kept);
         let renew = move || {
             runtime.block_on(async {
-                let links = Links::new(site, "locks");
                 tokio::select! {
                     biased;
                     () = killed.cancelled() => {}
@@ -69,7 +74,19 @@ impl Renewal {
             .name("longshore-locks".into())
             .spawn(renew)
             .map_err(failed)?;
-        Ok(Self { watched })
+        Ok(Self {
+            watched,
+            runtime: handle,
+            links: kept,
+        })
+    }
+
+    /// Does this on the same thread, over its connections.
+    pub(crate) fn spawn<W>(&self, work: impl FnOnce(Arc<Links>) -> W)
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
+        self.runtime.spawn(work(Arc::clone(&self.links)));
     }
 
     /// Renews what this lane holds for as long as the lane lives.

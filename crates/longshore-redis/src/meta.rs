@@ -84,9 +84,15 @@ impl Meta {
             pipeline.arg(lane_field(lane)).arg("1");
             changes = true;
         }
-        if self.partitions != there.partitions && self.partitions > 0 {
-            pipeline.cmd("HSET").arg(keys.meta());
-            pipeline.arg(PARTITIONS).arg(self.partitions);
+        if self.partitions != there.partitions {
+            match self.partitions {
+                0 => pipeline.cmd("HDEL").arg(keys.meta()).arg(PARTITIONS),
+                of => pipeline
+                    .cmd("HSET")
+                    .arg(keys.meta())
+                    .arg(PARTITIONS)
+                    .arg(of),
+            };
             changes = true;
         }
         let ms = |dedup: &Self| dedup.dedup.map(whole_ms);

@@ -97,6 +97,37 @@ impl Keys {
         [&self.base, "dedup:", name].concat()
     }
 
+    /// Who owns this partition, with an expiry.
+    pub(crate) fn lease(&self) -> String {
+        self.key("lease")
+    }
+
+    /// The fencing token of its last ownership.
+    pub(crate) fn token(&self) -> String {
+        self.key("token")
+    }
+
+    /// The state of a session.
+    pub(crate) fn state(&self, key: &str) -> String {
+        [&self.base, "state:", key].concat()
+    }
+
+    /// The live workers, under the scope of all partitions.
+    pub(crate) fn members(&self) -> String {
+        self.key("members")
+    }
+
+    /// Who has this seat, under the scope of all partitions.
+    pub(crate) fn seat(&self, seat: &str) -> String {
+        [&self.base, "seat:", seat].concat()
+    }
+
+    /// Who moves messages out of this plain queue. Under its own scope, so that scripts on its
+    /// stream can look at it.
+    pub(crate) fn forwarder(&self) -> String {
+        self.key("forwarder")
+    }
+
     fn key(&self, what: &str) -> String {
         [&self.base, what].concat()
     }
@@ -118,17 +149,6 @@ pub(crate) fn topic_key(prefix: &str, topic: &Name) -> (String, u16) {
 /// What every reply address begins with.
 pub(crate) fn reply_prefix(prefix: &str) -> String {
     format!("{prefix}:reply:")
-}
-
-/// Lanes exist, partitions not yet.
-pub(crate) fn supported(part: Part) -> Result<()> {
-    match part {
-        Part::Lane(_) => Ok(()),
-        _ => Err(Error::new(
-            ErrorKind::Unsupported,
-            "this transport has no partitions yet",
-        )),
-    }
 }
 
 /// The prefix goes into every key, so it must neither move the hash tag nor hide in a pattern.

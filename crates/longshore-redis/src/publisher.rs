@@ -15,7 +15,7 @@ use crate::{
     entry::int,
     failure::{refused, unexpected},
     link::Links,
-    names::{Keys, supported},
+    names::Keys,
     scripts::{self, Calls, DELAY, PUBLISH},
     site::Site,
 };
@@ -126,7 +126,6 @@ impl Publisher {
     /// A lane beside the normal one has its name in the message.
     fn keys_of(&self, queue: &Name, part: Part, envelope: &Envelope) -> Result<Keys> {
         let prefix = &self.site.options.key_prefix;
-        supported(part)?;
         match part {
             Part::Lane(0) => Ok(Keys::new(prefix, queue)),
             Part::Lane(_) => {

@@ -26,7 +26,7 @@ const BLOCK: Duration = Duration::from_millis(500);
 const COMPARISONS_PER_LOCK: u32 = 3;
 
 /// Entries asked for in one read while nothing is known of their size, and at most.
-const COUNT_FIRST: usize = 16;
+pub(crate) const COUNT_FIRST: usize = 16;
 const COUNT_MOST: usize = 512;
 /// What one read may bring into memory, going by the entries of the one before. Redis lets a publisher
 /// store 512 MiB in one field.
@@ -132,7 +132,7 @@ async fn read_once(lane: &Lane, link: &Link, places: usize, most: &mut usize) ->
 
 /// How many entries the next read may ask for: twice as many, but no more than would fit if all were
 /// as large as the largest just seen.
-fn next_count(entries: &[Entry], most: usize) -> Option<usize> {
+pub(crate) fn next_count(entries: &[Entry], most: usize) -> Option<usize> {
     let size =
         |entry: &Entry| -> usize { entry.fields.iter().map(|(n, v)| n.len() + v.len()).sum() };
     let largest = entries.iter().map(size).max()?;

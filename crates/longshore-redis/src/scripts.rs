@@ -13,40 +13,60 @@ pub(crate) struct Script {
 }
 
 macro_rules! scripts {
-    ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $($file:literal)+;)*) => {
         $($(#[$doc])* pub(crate) static $name: Script = Script {
-            text: include_str!(concat!("scripts/", $file)),
-            hash: LazyLock::new(|| redis::Script::new(include_str!(concat!("scripts/", $file))).get_hash().to_owned()),
+            text: concat!($(include_str!(concat!("scripts/", $file))),+),
+            hash: LazyLock::new(|| redis::Script::new($name.text).get_hash().to_owned()),
         };)*
         static ALL: &[&Script] = &[$(&$name),*];
     };
 }
 
 scripts! {
+    /// Takes a claim that nobody has.
+    ACQUIRE = "acquire.lua";
+    /// Says that a worker is alive.
+    BEAT = "beat.lua";
     /// Takes pending entries over.
     CLAIM = "claim.lua";
     /// Removes entries that are still ours.
     COMPLETE = "complete.lua";
+    /// Removes entries of a partition.
+    COMPLETE_PARTITION = "complete_partition.lua";
     /// Sets an entry aside.
     DEAD_LETTER = "dead_letter.lua";
     /// Stores a message until its time.
     DELAY = "delay.lua";
+    /// Takes over what an earlier owner of a partition left.
+    INHERIT = "inherit.lua";
+    /// Lets a claim last.
+    KEEP = "keep.lua";
     /// Deletes consumers that hold nothing.
     LEAVE = "leave.lua";
+    /// Gives a claim back.
+    LET_GO = "let_go.lua";
     /// Stores a message and takes its id.
     PUBLISH = "publish.lua";
     /// Moves what is due.
     PROMOTE = "promote.lua";
+    /// Reads from a partition.
+    READ_PARTITION = "read_partition.lua";
     /// Sends a dead letter back.
     REDRIVE = "redrive.lua";
     /// Gives entries back.
     RELEASE = "release.lua";
     /// Renews locks.
     RENEW = "renew.lua";
+    /// Deletes an empty partition.
+    RETIRE = "retire.lua";
     /// Replaces an entry by its next attempt.
     RETRY = "retry.lua";
+    /// Settles an entry of a partition with everything that belongs to it.
+    SETTLE_PARTITION = "parts/session.lua" "parts/dead.lua" "settle_partition.lua";
     /// Notes starts.
     START = "start.lua";
+    /// Notes starts in a partition.
+    START_PARTITION = "start_partition.lua";
 }
 
 impl Script {

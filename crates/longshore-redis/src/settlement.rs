@@ -321,7 +321,7 @@ pub(crate) fn stale() -> Error {
 }
 
 /// At most the length of a detail, at a character's border.
-fn cut(detail: &str) -> &str {
+pub(crate) fn cut(detail: &str) -> &str {
     let mut end = defaults::DETAIL_BYTES.min(detail.len());
     while !detail.is_char_boundary(end) {
         end -= 1;

@@ -63,22 +63,21 @@ impl Settler for RedisSettler {
         let count = batch.len();
         let lane = Arc::clone(&self.0);
         // On a task of its own, so that whoever drops the future cannot leave it half done.
-        match tokio::spawn(settle_all(lane, batch)).await {
-            Ok(answers) => answers,
-            Err(_) => (0..count)
-                .map(|_| {
-                    let error = Error::new(
-                        ErrorKind::Unknown,
-                        "the runtime stopped during the settlement",
-                    );
-                    Err(Unsettled {
-                        error,
-                        settlement: None,
-                    })
-                })
-                .collect(),
-        }
+        let settled = tokio::spawn(settle_all(lane, batch)).await;
+        settled.unwrap_or_else(|_| unfinished(count))
     }
+}
+
+/// The answers to so many settlements that were cut off.
+pub(crate) fn unfinished(count: usize) -> Vec<Result<(), Unsettled>> {
+    let unknown = || Unsettled {
+        error: Error::new(
+            ErrorKind::Unknown,
+            "the runtime stopped during the settlement",
+        ),
+        settlement: None,
+    };
+    (0..count).map(|_| Err(unknown())).collect()
 }
 
 /// Sends the starts until they are answered or the confirmation time-out is over. Sending them twice

@@ -11,6 +11,8 @@ use crate::{
     names::{GROUP, Keys, topic_key},
 };
 
+pub(crate) mod partitions;
+
 /// Creates what is missing, or only looks; refuses what is there and different.
 pub(crate) async fn declare(
     links: &Links,
@@ -18,12 +20,6 @@ pub(crate) async fn declare(
     topology: &Topology,
     declare: Declare,
 ) -> Result<()> {
-    if topology.partitions > 0 {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "this transport has no partitions yet",
-        ));
-    }
     let keys = Keys::new(&options.key_prefix, &topology.queue);
     let lanes = topology.lanes.iter();
     let lanes = lanes.map(|lane| Keys::lane(&options.key_prefix, &topology.queue, lane));
@@ -34,6 +30,7 @@ pub(crate) async fn declare(
     for stream in &streams {
         group(links, options, &keys, stream, declare).await?;
     }
+    partitions::declare(links, options, topology, declare).await?;
     if declare == Declare::Create {
         let meta = Meta::of(topology);
         meta.write(links, &keys, options.confirm_timeout).await?;
@@ -78,23 +75,11 @@ async fn group(
         (_, Some(refusal)) => return Err(refusal),
         (Err(error), None) => return Err(error),
         (Ok(_), None) => {
-            return Err(Error::new(
-                ErrorKind::NoSuchQueue,
-                format!(
-                    "the stream {stream} has no consumer group \"{GROUP}\"; create the queue first"
-                ),
-            ));
+            return Err(no_group(stream));
         }
     };
     if names.len() > 1 {
-        return Err(Error::new(
-            ErrorKind::TopologyDiffers,
-            format!(
-                "the stream {stream} has {} consumer groups; \"{GROUP}\" must be the only group, because what it has done is \
-                 deleted: use a topic to give others a copy",
-                names.len()
-            ),
-        ));
+        return Err(too_many_groups(stream, names.len()));
     }
     Ok(())
 }
@@ -134,18 +119,10 @@ async fn check_kinds(
         let found = text(checked(reply)?).unwrap_or_default();
         if found == "none" {
             if declare == Declare::Verify && streams.contains(key) {
-                return Err(Error::new(
-                    ErrorKind::NoSuchQueue,
-                    format!("there is no stream {key}, and nothing may be created here"),
-                ));
+                return Err(no_such_stream(key));
             }
         } else if found != kind {
-            return Err(Error::new(
-                ErrorKind::TopologyDiffers,
-                format!(
-                    "the key {key} holds a {found} where a {kind} belongs; delete it or use another queue name"
-                ),
-            ));
+            return Err(wrong_kind(key, &found, kind));
         }
     }
     Ok(())
@@ -196,4 +173,37 @@ async fn bind(
         ));
     }
     Ok(())
+}
+
+fn no_group(stream: &str) -> Error {
+    Error::new(
+        ErrorKind::NoSuchQueue,
+        format!("the stream {stream} has no consumer group \"{GROUP}\"; create the queue first"),
+    )
+}
+
+fn too_many_groups(stream: &str, count: usize) -> Error {
+    Error::new(
+        ErrorKind::TopologyDiffers,
+        format!(
+            "the stream {stream} has {count} consumer groups; \"{GROUP}\" must be the only group, because what it has done is \
+             deleted: use a topic to give others a copy"
+        ),
+    )
+}
+
+fn no_such_stream(stream: &str) -> Error {
+    Error::new(
+        ErrorKind::NoSuchQueue,
+        format!("there is no stream {stream}, and nothing may be created here"),
+    )
+}
+
+fn wrong_kind(key: &str, found: &str, kind: &str) -> Error {
+    Error::new(
+        ErrorKind::TopologyDiffers,
+        format!(
+            "the key {key} holds a {found} where a {kind} belongs; delete it or use another queue name"
+        ),
+    )
 }

@@ -8,8 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use longshore_core::{
-    Admin, Capabilities, ConnectOptions, Declare, Error, ErrorKind, Outgoing, Published, Result,
-    Subscribed, Subscription, Text, Topology, Transport, defaults,
+    Admin, Capabilities, ConnectOptions, Declare, Error, ErrorKind, Membership, Outgoing, Part,
+    Published, Result, Subscribed, Subscription, Text, Topology, Transport, defaults,
 };
 use redis::Value;
 use tokio_util::{
@@ -24,9 +24,10 @@ use crate::{
     entry::{lookup, text},
     failure::Broken,
     lane::Lane,
+    lease::Leased,
     link::{Link, Links},
     locks::Renewal,
-    names::{check_prefix, supported},
+    names::check_prefix,
     publisher::Publisher,
     reader,
     settler::RedisSettler,
@@ -34,6 +35,10 @@ use crate::{
     source::RedisSource,
     takeover, topology,
 };
+
+mod sessions;
+
+use sessions::Sessions;
 
 /// The transport over Redis Streams.
 pub(crate) struct RedisTransport {
@@ -47,6 +52,7 @@ pub(crate) struct RedisTransport {
     /// By scope.
     promoters: Mutex<BTreeMap<Text, Weak<Promoter>>>,
     lanes: Mutex<Vec<Weak<Lane>>>,
+    sessions: Sessions,
     /// Those that may hold entries.
     tasks: TaskTracker,
     killed: CancellationToken,
@@ -79,6 +85,7 @@ impl RedisTransport {
             renewal: Mutex::new(None),
             promoters: Mutex::new(BTreeMap::new()),
             lanes: Mutex::new(Vec::new()),
+            sessions: Sessions::default(),
             tasks: TaskTracker::new(),
             alive: Arc::new(killed.clone().drop_guard()),
             killed,
@@ -90,6 +97,18 @@ impl RedisTransport {
             return Err(Error::new(ErrorKind::Closed, "the client was closed"));
         }
         Ok(())
+    }
+
+    /// Declares within the time to connect.
+    async fn prepare(&self, topology: &Topology, declare: Declare) -> Result<()> {
+        let declared = self.declare(topology, declare);
+        let limit = self.site.options.connect_timeout;
+        tokio::time::timeout(limit, declared).await.map_err(|_| {
+            Error::new(
+                ErrorKind::Unavailable,
+                format!("no Redis server answered within {limit:?}"),
+            )
+        })?
     }
 
     /// The one thread that renews locks, started with the first subscription.
@@ -133,7 +152,9 @@ impl Transport for RedisTransport {
 
     async fn declare(&self, topology: &Topology, declare: Declare) -> Result<()> {
         self.open()?;
-        topology::declare(&self.links, &self.site.options, topology, declare).await
+        topology::declare(&self.links, &self.site.options, topology, declare).await?;
+        self.sessions.note_declared(topology);
+        Ok(())
     }
 
     async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Published>> {
@@ -148,27 +169,25 @@ impl Transport for RedisTransport {
 
     async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed> {
         self.open()?;
-        supported(subscription.part)?;
         check(&subscription)?;
+        if matches!(subscription.part, Part::Partition { .. }) {
+            return self.consume_partition(subscription).await;
+        }
+        let forwarding = match subscription.ownership {
+            Some(_) => Some(self.lease_of(&subscription)?.0),
+            None => None,
+        };
         let lane = Arc::new(Lane::new(
             Arc::clone(&self.site),
             Arc::clone(&self.links),
             subscription,
             self.killed.child_token(),
         )?);
-        let prepared = topology::declare(
-            &self.links,
-            &self.site.options,
-            &lane.subscription.topology,
-            lane.subscription.declare,
-        );
-        let limit = self.site.options.connect_timeout;
-        tokio::time::timeout(limit, prepared).await.map_err(|_| {
-            Error::new(
-                ErrorKind::Unavailable,
-                format!("no Redis server answered within {limit:?}"),
-            )
-        })??;
+        self.prepare(&lane.subscription.topology, lane.subscription.declare)
+            .await?;
+        if let Some(lease) = &forwarding {
+            lease.consume(&(Arc::clone(&lane) as Arc<dyn Leased>));
+        }
         let renewal = self.renewal()?;
         renewal.watch(&lane);
         let promoter = self.promoter(&lane);
@@ -188,6 +207,11 @@ impl Transport for RedisTransport {
         Ok((Box::new(source), Arc::new(RedisSettler(lane))))
     }
 
+    async fn join(&self, queue: &Arc<Topology>, declare: Declare) -> Result<Box<dyn Membership>> {
+        self.open()?;
+        Ok(Box::new(self.join_workers(queue, declare).await?))
+    }
+
     fn admin(&self) -> &dyn Admin {
         &self.admin
     }
@@ -203,6 +227,7 @@ impl Transport for RedisTransport {
                 .end(Error::new(ErrorKind::Closed, "the client was closed"));
             lane.table.abandon();
         }
+        self.sessions.close();
         // 2. Promoters hold nothing and stop where they are.
         self.promoters
             .lock()

@@ -1,6 +1,8 @@
 //! A private Redis for one test, and a consumer to drive a source with.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod member;
+
 use std::{
     future::poll_fn,
     sync::Arc,
