@@ -7,6 +7,7 @@ mod queue_under_test;
 mod two_step;
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,11 +17,15 @@ use std::{
 
 use longshore::{
     Client, ConnectOptions, Context, Declare, Draft, ErrorKind, HandlerError, Health, Limits,
-    Message, Published, Queue, Router, Worker, WorkerHandle,
+    Message, Published, Queue, Reply, Request, Router, Worker, WorkerHandle,
 };
-use longshore_core::Store;
+use longshore_core::{
+    Destination, Envelope, Name, Outgoing, Part, ReplyAddress, Source, Store, Transport,
+};
 use longshore_memory::{MemoryBroker, MemoryStore};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use queue_under_test::{Log, Order, Refund, until};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use two_step::{Faults, TwoStep};
 
@@ -183,13 +188,10 @@ async fn other_ids_other_keys_and_messages_without_an_id_are_left_alone() {
         }
         publish.await.unwrap();
     }
-    let mut plain = longshore_core::Envelope::new(Order::TYPE, r#"{"id":5}"#);
+    let mut plain = Envelope::new(Order::TYPE, r#"{"id":5}"#);
     plain.content_type = "application/json".into();
-    let outgoing = || longshore_core::Outgoing {
-        to: longshore_core::Destination::Queue(
-            "orders".parse_name(),
-            longshore_core::Part::Lane(0),
-        ),
+    let outgoing = || Outgoing {
+        to: Destination::Queue(Name::new("orders").unwrap(), Part::Lane(0)),
         envelope: plain.clone(),
         delay: Duration::ZERO,
         dedup_window: Some(WINDOW),
@@ -204,16 +206,6 @@ async fn other_ids_other_keys_and_messages_without_an_id_are_left_alone() {
     orders.sort_unstable();
     assert_eq!(orders, [1, 2, 3, 4, 5, 5]);
     worker.stop().await;
-}
-
-trait ParseName {
-    fn parse_name(&self) -> longshore::Name;
-}
-
-impl ParseName for str {
-    fn parse_name(&self) -> longshore::Name {
-        longshore::Name::new(self).unwrap()
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -474,8 +466,175 @@ async fn a_handler_whose_lease_is_lost_is_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lanes_share_one_window() {
+    let port = Port::with(|queue| queue.lanes(["high", "normal"]));
+    let a = port.process("a");
+    let worker = port.plain(&a).await;
+    port.publish(&a.client, 1, "m").await;
+    port.quiet().await;
+    let publish = a.client.publish(&port.queue, &Order { id: 2 }).id("m");
+    publish.priority("high").await.unwrap();
+    port.quiet().await;
+    assert_eq!(port.effects(), [("a", 1, 1)]);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_of_ones_own_is_refused_where_the_transport_keeps_marks_itself() {
     let port = Port::new();
     let error = port.atomic_client().with_store(Arc::clone(&port.store));
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct GetTotal {
+    order: u64,
+}
+
+impl Message for GetTotal {
+    const TYPE: &'static str = "total.get";
+}
+
+impl Request for GetTotal {
+    type Reply = u64;
+}
+
+/// Who asks in the raw: an inbox, and what came into it.
+struct Asker {
+    transport: Arc<dyn Transport>,
+    address: ReplyAddress,
+    inbox: Box<dyn Source>,
+}
+
+impl Asker {
+    async fn new(port: &Port) -> Self {
+        let transport = port.broker.open();
+        let (address, inbox) = transport.inbox().await.unwrap();
+        Self {
+            transport,
+            address,
+            inbox,
+        }
+    }
+
+    async fn ask(&self, id: &'static str) {
+        let mut envelope = Envelope::new(GetTotal::TYPE, r#"{"order":21}"#);
+        envelope.id = id.into();
+        envelope.reply_to = Some(self.address.clone());
+        let outgoing = Outgoing {
+            to: Destination::Queue(Name::new("orders").unwrap(), Part::Lane(0)),
+            envelope,
+            delay: Duration::ZERO,
+            dedup_window: None,
+        };
+        for answer in self.transport.publish(vec![outgoing]).await {
+            answer.unwrap();
+        }
+    }
+
+    /// Body and correlation id of the next reply.
+    async fn reply(&mut self) -> (String, String) {
+        let mut batch = Vec::new();
+        let receiving = poll_fn(|cx| self.inbox.poll_receive(cx, 1, &mut batch));
+        let arrived = tokio::time::timeout(secs(60), receiving).await;
+        arrived.expect("a reply").unwrap();
+        let envelope = batch.remove(0).envelope;
+        let body = String::from_utf8(envelope.body.to_vec()).unwrap();
+        (body, envelope.correlation_id.unwrap().to_string())
+    }
+}
+
+/// Answers twice the number of the order; how often is counted.
+fn desk(starts: &Arc<AtomicUsize>) -> Router {
+    let starts = Arc::clone(starts);
+    Router::new().handle_fn(move |ask: GetTotal, _: Context| {
+        starts.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(match ask.order {
+            21 => Ok(Reply(42)),
+            _ => Err(HandlerError::from("no such order")),
+        })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_back_is_answered_again_and_not_handled_again() {
+    let port = Port::new();
+    let (a, b) = (port.process("a"), port.process("b"));
+    a.client.declare(&port.queue).await.unwrap();
+    let mut asker = Asker::new(&port).await;
+    let starts = Arc::default();
+    Faults::set(&a.faults.settle_silent, true);
+    let first = port.worker(&a, desk(&starts)).await;
+    asker.ask("r").await;
+    let answer = ("42".to_owned(), "r".to_owned());
+    assert_eq!(asker.reply().await, answer);
+    // It dies between the reply and the completion of the request.
+    a.dies().await;
+    let second = port.worker(&b, desk(&starts)).await;
+    assert_eq!(asker.reply().await, answer);
+    // And a requester that asks again under the same id.
+    asker.ask("r").await;
+    assert_eq!(asker.reply().await, answer);
+    port.quiet().await;
+    assert_eq!(starts.load(Ordering::SeqCst), 1);
+    drop(first);
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_noted_before_it_is_sent() {
+    let port = Port::new();
+    let a = port.process("a");
+    a.client.declare(&port.queue).await.unwrap();
+    let mut asker = Asker::new(&port).await;
+    let starts = Arc::default();
+    Faults::set(&a.faults.write_down, true);
+    let worker = port.worker(&a, desk(&starts)).await;
+    asker.ask("r").await;
+    until("it has run", || starts.load(Ordering::SeqCst) == 1).await;
+    let early = tokio::time::timeout(secs(5), asker.reply()).await;
+    assert!(early.is_err(), "not before it is noted: {early:?}");
+    Faults::set(&a.faults.write_down, false);
+    assert_eq!(asker.reply().await.0, "42");
+    port.quiet().await;
+    worker.stop().await;
+}
+
+#[test]
+fn suppressed_duplicates_are_counted() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let port = Port::new();
+            let a = port.process("a");
+            for _ in 0..4 {
+                port.publish(&a.client, 1, "m").await;
+            }
+            let worker = port.plain(&a).await;
+            port.quiet().await;
+            worker.stop().await;
+        });
+    });
+    let metrics = snapshotter.snapshot().into_vec();
+    let count = |wanted: &str| {
+        let of = |(key, _, _, value): &(_, _, _, DebugValue)| {
+            let key: &metrics_util::CompositeKey = key;
+            let labels: Vec<_> = key.key().labels().map(|l| l.value().to_owned()).collect();
+            let name = format!("{} {}", key.key().name(), labels.join(" "));
+            match value {
+                DebugValue::Counter(count) if name == wanted => Some(*count),
+                _ => None,
+            }
+        };
+        metrics.iter().find_map(of)
+    };
+    assert_eq!(count("longshore.duplicates two-step orders"), Some(3));
+    let complete = count("longshore.settled.messages two-step orders complete");
+    assert_eq!(complete, Some(4), "they are completed like any other");
 }
