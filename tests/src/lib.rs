@@ -2,6 +2,7 @@
 //! service that is started again whenever it dies.
 
 pub mod certificates;
+pub mod history;
 pub mod job;
 pub mod journal;
 pub mod load;
@@ -10,6 +11,7 @@ pub mod plain;
 pub mod raw_amqp;
 pub mod scene;
 pub mod service;
+pub mod step;
 pub mod waiting;
 pub mod witness;
 

@@ -3,7 +3,8 @@
 //!
 //! A service implements [`Handler`] for each message type and gets, alike on every transport: typed
 //! routing, peek-lock settlement, retries with backoff, poison isolation, dead letters with
-//! redrive, delayed messages, fan-out and load levelling.
+//! redrive, priorities, sessions ordered by key, dedup windows, delayed messages, fan-out,
+//! request/reply and load levelling.
 //!
 //! ```
 //! use longshore::{Context, Handler, HandlerError, Message, Queue, Router, Worker};
