@@ -54,7 +54,8 @@ impl Admin for MemoryTransport {
                     self.open()?;
                     let queue = state.queue(queue)?;
                     let dead = queue.dead.remove(id).ok_or_else(gone)?;
-                    let entry = Entry::new(dead.entry.envelope, now);
+                    let mut entry = Entry::new(dead.entry.envelope, now);
+                    entry.exempt = true;
                     queue.put_again(&dead.from, entry, now, wakers);
                     Ok(())
                 })

@@ -14,6 +14,10 @@ pub(crate) struct Entry {
     pub(crate) returns: u32,
     /// Came back unexplained too often: delivered alone, its start noted before it happens.
     pub(crate) suspect: bool,
+    /// Names this copy where its publish took its id; 0 where it did not.
+    pub(crate) copy: u64,
+    /// It was redriven and runs whatever its dedup window says.
+    pub(crate) exempt: bool,
     /// Its place among those that became ready in the same lane.
     pub(crate) position: u64,
     /// When it became ready, by the broker's clock.
@@ -28,6 +32,8 @@ impl Entry {
             attempts: 0,
             returns: 0,
             suspect: false,
+            copy: 0,
+            exempt: false,
             position: 0,
             since,
         }

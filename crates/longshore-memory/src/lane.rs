@@ -138,6 +138,12 @@ impl Lane {
         self.ready.pop_front()
     }
 
+    /// Whether a consumer still holds this lock.
+    pub(crate) fn is_out(&mut self, scope: u64, tag: [u64; 2]) -> bool {
+        let consumer = self.consumers.get_mut(&scope);
+        consumer.is_some_and(|consumer| consumer.locks.get_mut(tag).is_some())
+    }
+
     /// Unlocks one delivery of a consumer, which gains room by it.
     pub(crate) fn unlock(
         &mut self,

@@ -10,6 +10,7 @@
 mod address;
 mod admin;
 mod alarm;
+mod book;
 mod broker;
 mod claims;
 mod dead_letters;
@@ -18,11 +19,10 @@ mod entry;
 mod inbox;
 mod lane;
 mod locks;
-#[allow(dead_code, reason = "publishing takes ids next")]
 mod mark;
-#[allow(dead_code, reason = "publishing takes ids next")]
 mod marks;
 mod membership;
+mod page;
 mod partition;
 mod partition_settler;
 mod partition_source;

@@ -195,9 +195,9 @@ impl Partition {
         })
     }
 
-    /// Whether the source still holds this lock.
-    pub(crate) fn is_out(&mut self, scope: u64, tag: [u64; 2]) -> bool {
-        self.out(scope, tag).is_some()
+    /// The message of a lock the source still holds.
+    pub(crate) fn held(&mut self, scope: u64, tag: [u64; 2]) -> Option<&Entry> {
+        self.out(scope, tag).map(|slot| &slot.entry)
     }
 
     /// Takes a message out for good.

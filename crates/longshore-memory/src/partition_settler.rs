@@ -1,11 +1,12 @@
 //! Settles the deliveries of one partition.
 
-use std::{sync::Arc, task::Waker};
+use std::{sync::Arc, task::Waker, time::Duration};
 
 use async_trait::async_trait;
 use longshore_core::{Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict};
 
 use crate::{
+    page::Page,
     place::{Origin, PartitionPlace},
     settler::stale,
     state::{Shared, State},
@@ -35,6 +36,7 @@ impl PartitionSettler {
         &self,
         state: &mut State,
         settlement: Settlement,
+        now: Duration,
         wakers: &mut Vec<Waker>,
     ) -> Result<(), Unsettled> {
         let PartitionPlace {
@@ -47,17 +49,28 @@ impl PartitionSettler {
         let queue = state.queues.get_mut(&self.place.queue);
         let held = queue.and_then(|queue| {
             let partition = queue.sessions.get_mut(&of)?.partition(index)?;
-            let held = of_source == scope && partition.is_out(scope, tag);
+            let held = of_source == scope && partition.held(scope, tag).is_some();
             held.then_some((partition, &mut queue.dead, &mut queue.stored))
         });
         let Some((partition, dead, stored)) = held else {
             return Err(settlement.refused(stale()));
         };
+        if !matches!(
+            settlement.verdict,
+            Verdict::Complete | Verdict::DeadLetter { .. } | Verdict::Release { .. }
+        ) {
+            return Err(settlement.refused(in_place()));
+        }
+        let ledger = &self.place.ledger;
+        let page = match Page::open(&self.shared.store, ledger, &settlement, now) {
+            Ok(page) => page,
+            Err(error) => return Err(settlement.refused(error)),
+        };
+        let Some(entry) = partition.held(scope, tag) else {
+            return Err(settlement.refused(stale()));
+        };
+        page.write(entry, &settlement);
         match settlement.verdict {
-            Verdict::Complete => {
-                partition.remove(scope, tag, wakers);
-                *stored = stored.saturating_sub(1);
-            }
             Verdict::DeadLetter { reason, detail } => {
                 if let Some(entry) = partition.remove(scope, tag, wakers) {
                     let (from, at) = (Origin::Partition { index, of }, self.shared.clock.wall());
@@ -68,7 +81,10 @@ impl PartitionSettler {
             Verdict::Release { .. } => {
                 partition.give_back(scope, tag, settlement.attempt, wakers);
             }
-            _ => return Err(settlement.refused(in_place())),
+            _ => {
+                partition.remove(scope, tag, wakers);
+                *stored = stored.saturating_sub(1);
+            }
         }
         Ok(())
     }
@@ -93,10 +109,11 @@ impl Settler for PartitionSettler {
     }
 
     async fn settle(&self, batch: Vec<Settlement>) -> Vec<Result<(), Unsettled>> {
+        let now = self.shared.clock.monotonic();
         self.shared.change(|state, wakers| {
             batch
                 .into_iter()
-                .map(|settlement| self.settle_one(state, settlement, wakers))
+                .map(|settlement| self.settle_one(state, settlement, now, wakers))
                 .collect()
         })
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use longshore_core::{
-    Claim, Delivery, Error, ErrorKind, Limits, Ownership, Part, Receipt, Result, Source, Standing,
+    Claim, Delivery, Error, ErrorKind, Limits, Ownership, Part, Receipt, Result, Source,
     Subscribed, Subscription, Text,
 };
 
@@ -58,6 +58,7 @@ impl PartitionSource {
             state.declare(topology, subscription.declare)?;
             let place = PartitionPlace {
                 queue: topology.queue.clone(),
+                ledger: topology.scope(subscription.part),
                 index,
                 of,
                 scope: state.serial(),
@@ -119,7 +120,7 @@ impl PartitionSource {
             attempt: entry.attempts.saturating_add(1),
             suspect: entry.suspect,
             alone,
-            standing: Standing::Unknown,
+            standing: self.shared.standing(&self.place.ledger, entry),
             defect,
         }
     }

@@ -1,6 +1,6 @@
 //! Where a message or a source stands among the broker's.
 
-use longshore_core::Name;
+use longshore_core::{Name, Text};
 
 use crate::lane::LaneName;
 
@@ -20,6 +20,8 @@ impl Origin {
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) queue: Name,
+    /// The scope of its ids and keys in a store.
+    pub(crate) ledger: Text,
     pub(crate) lane: LaneName,
     pub(crate) scope: u64,
 }
@@ -28,6 +30,8 @@ pub(crate) struct Place {
 #[derive(Clone)]
 pub(crate) struct PartitionPlace {
     pub(crate) queue: Name,
+    /// The scope of its ids and keys in a store.
+    pub(crate) ledger: Text,
     pub(crate) index: u16,
     pub(crate) of: u16,
     pub(crate) scope: u64,

@@ -8,6 +8,7 @@ use crate::{
     delay::delay_is_possible,
     entry::Entry,
     state::{State, no_such},
+    store::MemoryStore,
 };
 
 impl State {
@@ -15,6 +16,7 @@ impl State {
     pub(crate) fn publish(
         &mut self,
         outgoing: Outgoing,
+        store: &MemoryStore,
         now: Duration,
         wakers: &mut Vec<Waker>,
     ) -> Result<Published> {
@@ -22,20 +24,35 @@ impl State {
             to,
             envelope,
             delay,
-            ..
+            dedup_window,
         } = outgoing;
         delay_is_possible(delay)?;
         let capacity = self.capacity;
         match to {
             Destination::Queue(name, part) => {
+                let window = dedup_window.filter(|_| !envelope.id.is_empty());
+                let copy = window.map_or(0, |_| self.serial());
                 let queue = self.queue(&name)?;
+                let to = queue.origin(part, envelope.priority.as_ref());
+                let to = to.ok_or_else(|| no_such("such part of the queue", &name))?;
+                let mut entry = Entry::new(envelope, now);
+                let mut book = None;
+                if window.is_some() {
+                    let book = book.insert(store.book());
+                    if book.knows(queue.scope(&to), &entry, now) {
+                        return Ok(Published::Duplicate);
+                    }
+                }
                 if queue.stored >= capacity {
                     return Err(full(&name, capacity));
                 }
-                let to = queue.origin(part, envelope.priority.as_ref());
-                let to = to.ok_or_else(|| no_such("such part of the queue", &name))?;
-                queue.add(&to, Entry::new(envelope, now), now, delay, wakers);
+                if let (Some(window), Some(mut book)) = (window, book) {
+                    entry.copy = copy;
+                    book.hold(queue.scope(&to), &entry, window, delay, now)?;
+                }
+                queue.add(&to, entry, now, delay, wakers);
             }
+            // The queues bound to a topic have windows of their own, which their workers keep.
             Destination::Topic(topic) => {
                 self.publish_to_topic(&topic, &envelope, now, delay, wakers)?;
             }

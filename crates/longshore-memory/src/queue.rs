@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, task::Waker, time::Duration};
 
-use longshore_core::{Claim, Envelope, ErrorKind, Name, Part, Receipt, Text, partition_of};
+use longshore_core::{
+    Claim, Envelope, ErrorKind, Name, Part, Receipt, Text, Topology, partition_of,
+};
 
 use crate::{
     dead_letters::DeadLetters,
@@ -15,6 +17,8 @@ use crate::{
 /// A logical queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
+    /// The name by which a store tells its lanes from other queues.
+    scope: Text,
     /// In the order they were first declared.
     names: Vec<Name>,
     pub(crate) lanes: BTreeMap<LaneName, Lane>,
@@ -27,10 +31,11 @@ pub(crate) struct Queue {
     pub(crate) stored: usize,
 }
 
-impl Default for Queue {
+impl Queue {
     /// A queue with the normal lane alone.
-    fn default() -> Self {
+    pub(crate) fn new(name: &Name) -> Self {
         Self {
+            scope: Topology::new(name.clone()).scope(Part::Lane(0)),
             names: Vec::new(),
             lanes: BTreeMap::from([(None, Lane::default())]),
             dead: DeadLetters::default(),
@@ -39,9 +44,7 @@ impl Default for Queue {
             stored: 0,
         }
     }
-}
 
-impl Queue {
     /// Adds a lane where it is missing.
     pub(crate) fn add_lane(&mut self, name: &Name) {
         if !self.names.contains(name) {
@@ -93,6 +96,18 @@ impl Queue {
             index: partition_of(key, of),
             of,
         })
+    }
+
+    /// The name by which a store tells a part that is there from others.
+    pub(crate) fn scope(&self, origin: &Origin) -> &Text {
+        let partition = match origin {
+            Origin::Lane(_) => None,
+            Origin::Partition { index, of } => self.sessions.get(of).and_then(|sessions| {
+                let partition = sessions.partitions.get(usize::from(*index))?;
+                Some(&partition.scope)
+            }),
+        };
+        partition.unwrap_or(&self.scope)
     }
 
     /// Adds a message to a part that is there.

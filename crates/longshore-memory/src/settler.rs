@@ -7,6 +7,7 @@ use longshore_core::{Error, ErrorKind, Receipt, Result, Settlement, Settler, Uns
 
 use crate::{
     delay::delay_is_possible,
+    page::Page,
     place::{Origin, Place},
     state::{Shared, State},
 };
@@ -46,17 +47,29 @@ impl MemorySettler {
         if let Err(error) = possible(&settlement.verdict) {
             return Err(settlement.refused(error));
         }
-        let Place { queue, lane, scope } = &self.place;
-        let receipt = settlement.receipt;
-        let unlocked = state.queues.get_mut(queue).and_then(|queue| {
+        let Place {
+            queue,
+            ledger,
+            lane,
+            scope,
+        } = &self.place;
+        let Receipt { scope: of, tag } = settlement.receipt;
+        let held = state.queues.get_mut(queue).and_then(|queue| {
             let lane = queue.lanes.get_mut(lane)?;
-            let ours = receipt.scope == *scope;
-            let entry = ours.then(|| lane.unlock(*scope, receipt.tag, wakers))??;
-            Some((entry, lane, &mut queue.dead, &mut queue.stored))
+            let held = of == *scope && lane.is_out(*scope, tag);
+            held.then_some((lane, &mut queue.dead, &mut queue.stored))
         });
-        let Some((mut entry, lane_state, dead, stored)) = unlocked else {
+        let Some((lane_state, dead, stored)) = held else {
             return Err(settlement.refused(stale()));
         };
+        let page = match Page::open(&self.shared.store, ledger, &settlement, now) {
+            Ok(page) => page,
+            Err(error) => return Err(settlement.refused(error)),
+        };
+        let Some(mut entry) = lane_state.unlock(*scope, tag, wakers) else {
+            return Err(settlement.refused(stale()));
+        };
+        page.write(&entry, &settlement);
         match settlement.verdict {
             Verdict::Retry { after } => {
                 entry.attempts = entry.attempts.saturating_add(1).max(settlement.attempt);

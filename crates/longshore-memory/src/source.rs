@@ -7,7 +7,7 @@ use std::{
 };
 
 use longshore_core::{
-    Claim, Delivery, Error, ErrorKind, Limits, Ownership, Part, Receipt, Result, Source, Standing,
+    Claim, Delivery, Error, ErrorKind, Limits, Ownership, Part, Receipt, Result, Source,
     Subscribed, Subscription, Text, Topology,
 };
 
@@ -84,6 +84,7 @@ impl MemorySource {
         })?;
         let place = Place {
             queue: topology.queue.clone(),
+            ledger: topology.scope(subscription.part),
             lane,
             scope,
         };
@@ -141,6 +142,7 @@ impl MemorySource {
         envelope.reply_to = envelope.reply_to.filter(reply::is_address);
         let (attempt, suspect) = (entry.attempts.saturating_add(1), entry.suspect);
         let defect = self.limits.check(&envelope).err().map(Box::new);
+        let standing = self.shared.standing(&self.place.ledger, &entry);
         let tag = lane.consumers.get_mut(&scope)?.locks.hold(entry);
         Some(Delivery {
             envelope,
@@ -149,7 +151,7 @@ impl MemorySource {
             attempt,
             suspect,
             alone: false,
-            standing: Standing::Unknown,
+            standing,
             defect,
         })
     }

@@ -6,9 +6,10 @@ use std::{
     task::Waker,
 };
 
-use longshore_core::{Clock, ConnectOptions, Error, ErrorKind, Ids, Name, Result};
+use longshore_core::{Clock, ConnectOptions, Error, ErrorKind, Ids, Name, Result, Standing, Text};
 
 use crate::{
+    entry::Entry,
     lane::{Lane, LaneName},
     queue::Queue,
     reply::Inboxes,
@@ -36,6 +37,15 @@ impl Shared {
             store: Arc::new(MemoryStore::of_broker(options.clock.clone())),
             state: Mutex::new(state),
         }
+    }
+
+    /// How the id of a message stands to its dedup window.
+    pub(crate) fn standing(&self, ledger: &Text, entry: &Entry) -> Standing {
+        if entry.concerns_store() {
+            let now = self.clock.monotonic();
+            return self.store.book().standing(ledger, entry, now);
+        }
+        Standing::Unknown
     }
 
     /// One step on the state. Who can go on because of it is woken once the lock is free.

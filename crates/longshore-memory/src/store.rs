@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use longshore_core::{Clock, Mark, MarkWrite, Result, Session, StateWrite, Store, Take, Text};
 
-use crate::{mark::Writer, marks::Marks, session_state::States};
+use crate::{book::Book, mark::Writer};
 
 /// Dedup marks and session state in the memory of this process: the default store where a broker
 /// keeps none, known to one process alone and lost with it.
@@ -25,13 +25,6 @@ pub struct MemoryStore {
     shared: bool,
 }
 
-/// What a store knows.
-#[derive(Debug)]
-pub(crate) struct Book {
-    pub(crate) marks: Marks,
-    pub(crate) states: States,
-}
-
 impl MemoryStore {
     /// Ids that are inside their windows at a time.
     pub const MOST_MARKS: usize = 1_000_000;
@@ -45,13 +38,9 @@ impl MemoryStore {
 
     /// An empty store with room for so many ids and sessions.
     pub fn with_capacity(clock: Arc<dyn Clock>, marks: usize, sessions: usize) -> Self {
-        let book = Book {
-            marks: Marks::new(marks),
-            states: States::new(sessions),
-        };
         Self {
             clock,
-            book: Mutex::new(book),
+            book: Mutex::new(Book::new(marks, sessions)),
             shared: false,
         }
     }

@@ -2,7 +2,10 @@
 
 use longshore_core::{Declare, Error, ErrorKind, Result, Topology};
 
-use crate::state::{State, no_such};
+use crate::{
+    queue::Queue,
+    state::{State, no_such},
+};
 
 /// The largest number of partitions.
 const MOST_PARTITIONS: u16 = 256;
@@ -16,7 +19,8 @@ impl State {
         self.partitions_fit(topology)?;
         match declare {
             Declare::Create => {
-                let queue = self.queues.entry(topology.queue.clone()).or_default();
+                let queue = self.queues.entry(topology.queue.clone());
+                let queue = queue.or_insert_with(|| Queue::new(&topology.queue));
                 for lane in &topology.lanes {
                     queue.add_lane(lane);
                 }

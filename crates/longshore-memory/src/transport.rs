@@ -34,6 +34,8 @@ impl MemoryTransport {
         capabilities.topics = true;
         capabilities.atomic_topics = true;
         capabilities.partitions = true;
+        capabilities.dedup_at_publish = true;
+        capabilities.atomic_settle = true;
         capabilities.replies = true;
         capabilities.longest_delay = Some(defaults::LONGEST_DELAY);
         Self {
@@ -76,7 +78,7 @@ impl Transport for MemoryTransport {
                 .into_iter()
                 .map(|outgoing| {
                     self.open()?;
-                    state.publish(outgoing, now, wakers)
+                    state.publish(outgoing, &self.shared.store, now, wakers)
                 })
                 .collect()
         })
