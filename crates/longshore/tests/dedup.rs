@@ -17,7 +17,7 @@ use std::{
 
 use longshore::{
     Client, ConnectOptions, Context, Declare, Draft, ErrorKind, HandlerError, Health, Limits,
-    Message, Published, Queue, Reply, Request, Router, Worker, WorkerHandle,
+    Message, Published, Queue, Reply, Request, Router, Topic, Worker, WorkerHandle,
 };
 use longshore_core::{
     Destination, Envelope, Name, Outgoing, Part, ReplyAddress, Source, Store, Transport,
@@ -92,6 +92,17 @@ impl Port {
     }
 
     /// A process whose broker keeps the marks itself.
+    fn atomic_process(&self, name: &'static str) -> Process {
+        let (transport, faults) = TwoStep::atomic(self.broker.open());
+        let (declare, limits) = (Declare::Create, Limits::default());
+        Process {
+            name,
+            client: Client::new(transport, &self.options, declare, limits),
+            faults,
+        }
+    }
+
+    /// The same without a way to die.
     fn atomic_client(&self) -> Client {
         let (declare, limits) = (Declare::Create, Limits::default());
         Client::new(self.broker.open(), &self.options, declare, limits)
@@ -356,6 +367,33 @@ async fn a_copy_runs_once_the_first_has_become_a_dead_letter() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_redriven_message_runs_whatever_the_window_says() {
+    let port = Port::new();
+    let a = port.process("a");
+    let failing = Arc::new(AtomicBool::new(true));
+    let fails = Arc::clone(&failing);
+    let router = port.router("a", Duration::ZERO, move |_| {
+        match fails.load(Ordering::SeqCst) {
+            true => Err(HandlerError::permanent("never")),
+            false => Ok(()),
+        }
+    });
+    let worker = port.worker(&a, router).await;
+    port.publish(&a.client, 1, "m").await;
+    port.quiet().await;
+    failing.store(false, Ordering::SeqCst);
+    // Dead-lettering has released the id: another one runs, and is done.
+    port.publish(&a.client, 2, "m").await;
+    port.quiet().await;
+    assert_eq!(port.effects(), [("a", 2, 1)]);
+    let dead = a.client.dead_letters(&port.queue);
+    assert_eq!(dead.redrive_all(|_| ()).await.unwrap().done, 1);
+    port.quiet().await;
+    assert_eq!(port.effects(), [("a", 2, 1), ("a", 1, 1)]);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_is_down_keeps_messages_unstarted_and_uncounted_and_the_worker_not_ready() {
     let port = Port::new();
     let a = port.process("a");
@@ -480,6 +518,32 @@ async fn lanes_share_one_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_transport_that_keeps_marks_itself_answers_duplicates_at_publish_and_runs_each_once() {
+    let port = Port::new();
+    let client = port.atomic_client();
+    assert!(client.capabilities().dedup_at_publish, "memory does");
+    let router = port.router("a", Duration::ZERO, |cx| match cx.attempt() {
+        1 => Err("not yet".into()),
+        _ => Ok(()),
+    });
+    assert_eq!(port.publish(&client, 1, "m").await, Published::Accepted);
+    assert_eq!(port.publish(&client, 1, "m").await, Published::Duplicate);
+    let worker = Worker::new(&client, &port.queue, router)
+        .start()
+        .await
+        .unwrap();
+    port.quiet().await;
+    assert_eq!(port.publish(&client, 1, "m").await, Published::Duplicate);
+    port.quiet().await;
+    assert_eq!(port.effects(), [("a", 1, 2)]);
+    tokio::time::sleep(WINDOW + secs(1)).await;
+    assert_eq!(port.publish(&client, 1, "m").await, Published::Accepted);
+    port.quiet().await;
+    assert_eq!(port.effects().len(), 2);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_of_ones_own_is_refused_where_the_transport_keeps_marks_itself() {
     let port = Port::new();
     let error = port.atomic_client().with_store(Arc::clone(&port.store));
@@ -518,6 +582,10 @@ impl Asker {
     }
 
     async fn ask(&self, id: &'static str) {
+        assert_eq!(self.publish(id, None).await, Published::Accepted);
+    }
+
+    async fn publish(&self, id: &'static str, dedup_window: Option<Duration>) -> Published {
         let mut envelope = Envelope::new(GetTotal::TYPE, r#"{"order":21}"#);
         envelope.id = id.into();
         envelope.reply_to = Some(self.address.clone());
@@ -525,11 +593,10 @@ impl Asker {
             to: Destination::Queue(Name::new("orders").unwrap(), Part::Lane(0)),
             envelope,
             delay: Duration::ZERO,
-            dedup_window: None,
+            dedup_window,
         };
-        for answer in self.transport.publish(vec![outgoing]).await {
-            answer.unwrap();
-        }
+        let answer = self.transport.publish(vec![outgoing]).await.pop();
+        answer.unwrap().unwrap()
     }
 
     /// Body and correlation id of the next reply.
@@ -569,6 +636,11 @@ async fn a_request_that_comes_back_is_answered_again_and_not_handled_again() {
     let answer = ("42".to_owned(), "r".to_owned());
     assert_eq!(asker.reply().await, answer);
     // It dies between the reply and the completion of the request.
+    let done = |call: &&String| call.starts_with("write Done");
+    until("it is marked", || {
+        a.faults.calls().iter().filter(done).count() == 2
+    })
+    .await;
     a.dies().await;
     let second = port.worker(&b, desk(&starts)).await;
     assert_eq!(asker.reply().await, answer);
@@ -637,4 +709,83 @@ fn suppressed_duplicates_are_counted() {
     assert_eq!(count("longshore.duplicates two-step orders"), Some(3));
     let complete = count("longshore.settled.messages two-step orders complete");
     assert_eq!(complete, Some(4), "they are completed like any other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_held_since_its_publish_is_answered_again_when_it_comes_back() {
+    let port = Port::new();
+    let (a, b) = (port.atomic_process("a"), port.atomic_process("b"));
+    a.client.declare(&port.queue).await.unwrap();
+    let mut asker = Asker::new(&port).await;
+    let starts = Arc::default();
+    Faults::set(&a.faults.settle_silent, true);
+    let first = port.worker(&a, desk(&starts)).await;
+    let published = asker.publish("r", Some(WINDOW)).await;
+    assert_eq!(published, Published::Accepted);
+    assert_eq!(asker.reply().await.0, "42");
+    assert_eq!(
+        a.faults.takes.load(Ordering::SeqCst),
+        0,
+        "its publish took the id"
+    );
+    a.dies().await;
+    let second = port.worker(&b, desk(&starts)).await;
+    assert_eq!(asker.reply().await.0, "42");
+    port.quiet().await;
+    assert_eq!(starts.load(Ordering::SeqCst), 1);
+    let again = asker.publish("r", Some(WINDOW)).await;
+    assert_eq!(again, Published::Duplicate);
+    drop(first);
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_publishing_takes_the_id_a_crash_costs_no_wait_and_a_dead_letter_frees_it() {
+    let port = Port::new();
+    let (a, b) = (port.atomic_process("a"), port.atomic_process("b"));
+    port.publish(&a.client, 1, "m").await;
+    let first = port
+        .worker(&a, port.router("a", secs(3600), |_| Ok(())))
+        .await;
+    until("it runs", || port.running.load(Ordering::SeqCst) == 1).await;
+    a.dies().await;
+    let died = Instant::now();
+    let failing = Arc::new(AtomicBool::new(true));
+    let fails = Arc::clone(&failing);
+    let router = port.router("b", Duration::ZERO, move |_| {
+        match fails.load(Ordering::SeqCst) {
+            true => Err(HandlerError::permanent("never")),
+            false => Ok(()),
+        }
+    });
+    let second = port.worker(&b, router).await;
+    port.quiet().await;
+    assert!(died.elapsed() < secs(1), "{:?}", died.elapsed());
+    failing.store(false, Ordering::SeqCst);
+    assert_eq!(port.publish(&b.client, 2, "m").await, Published::Accepted);
+    port.quiet().await;
+    assert_eq!(port.effects(), [("b", 2, 1)]);
+    let dead = b.client.dead_letters(&port.queue);
+    assert_eq!(dead.redrive_all(|_| ()).await.unwrap().done, 1);
+    port.quiet().await;
+    assert_eq!(port.effects()[1..], [("b", 1, 1)]);
+    drop(first);
+    second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_through_a_topic_takes_its_id_when_it_is_consumed() {
+    let topic = Topic::new("order.placed");
+    let port = Port::with(|queue| queue.subscribe_to(&topic));
+    let a = port.atomic_process("a");
+    let worker = port.plain(&a).await;
+    let publish = || a.client.publish(&topic, &Order { id: 1 }).id("m");
+    for _ in 0..3 {
+        assert_eq!(publish().await.unwrap(), Published::Accepted);
+    }
+    port.quiet().await;
+    assert_eq!(port.effects(), [("a", 1, 1)]);
+    let directly = port.publish(&a.client, 1, "m").await;
+    assert_eq!(directly, Published::Duplicate, "one window for both");
+    worker.stop().await;
 }

@@ -1,5 +1,5 @@
 //! The memory transport as one that keeps no marks: the store is another place, and settlement, mark
-//! and state are two steps. Each transport over it is a process that can die.
+//! and state are two steps; or as it is. Each transport over it is a process that can die.
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
@@ -74,10 +74,25 @@ impl TwoStep {
         inner: Arc<dyn Transport>,
         store: Arc<dyn Store>,
     ) -> (Arc<dyn Transport>, Arc<Faults>) {
-        let faults = Arc::new(Faults::default());
         let mut capabilities = inner.capabilities().clone();
         capabilities.atomic_settle = false;
         capabilities.dedup_at_publish = false;
+        Self::with(inner, store, capabilities)
+    }
+
+    /// In one step, as the transport itself does it.
+    pub fn atomic(inner: Arc<dyn Transport>) -> (Arc<dyn Transport>, Arc<Faults>) {
+        let store = inner.store().expect("memory keeps marks");
+        let capabilities = inner.capabilities().clone();
+        Self::with(inner, store, capabilities)
+    }
+
+    fn with(
+        inner: Arc<dyn Transport>,
+        store: Arc<dyn Store>,
+        capabilities: Capabilities,
+    ) -> (Arc<dyn Transport>, Arc<Faults>) {
+        let faults = Arc::new(Faults::default());
         let transport = Self {
             inner,
             store: Arc::new(Seen {
@@ -106,8 +121,10 @@ impl Transport for TwoStep {
     }
 
     async fn publish(&self, mut batch: Vec<Outgoing>) -> Vec<Result<Published>> {
-        for outgoing in &mut batch {
-            outgoing.dedup_window = None;
+        if !self.capabilities.dedup_at_publish {
+            for outgoing in &mut batch {
+                outgoing.dedup_window = None;
+            }
         }
         self.inner.publish(batch).await
     }
@@ -116,9 +133,13 @@ impl Transport for TwoStep {
         let (source, settler) = self.inner.subscribe(subscription).await?;
         let settler = Plain {
             inner: settler,
+            atomic: self.capabilities.atomic_settle,
             faults: Arc::clone(&self.faults),
         };
-        Ok((Box::new(Unmarked(source)), Arc::new(settler)))
+        match self.capabilities.dedup_at_publish {
+            true => Ok((source, Arc::new(settler))),
+            false => Ok((Box::new(Unmarked(source)), Arc::new(settler))),
+        }
     }
 
     async fn join(&self, queue: &Arc<Topology>, declare: Declare) -> Result<Box<dyn Membership>> {
@@ -180,6 +201,7 @@ impl Source for Unmarked {
 
 struct Plain {
     inner: Arc<dyn Settler>,
+    atomic: bool,
     faults: Arc<Faults>,
 }
 
@@ -195,7 +217,7 @@ impl Settler for Plain {
         }
         for settlement in &batch {
             assert!(
-                settlement.mark.is_none() && settlement.state.is_none(),
+                self.atomic || settlement.mark.is_none() && settlement.state.is_none(),
                 "this transport cannot apply them"
             );
             self.faults.note(format!("settle {:?}", settlement.verdict));
