@@ -44,6 +44,8 @@ struct Port {
     queue: Queue,
     /// Process, id, attempt: what handlers have done.
     effects: Log<(&'static str, u64, u32)>,
+    /// The same, when they begin.
+    starts: Log<(&'static str, u64, u32)>,
     running: Arc<AtomicUsize>,
     overlapped: Arc<AtomicBool>,
 }
@@ -76,6 +78,7 @@ impl Port {
             queue: queue(Queue::new("orders").dedup_window(WINDOW)),
             options,
             effects: Log::new(),
+            starts: Log::new(),
             running: Arc::default(),
             overlapped: Arc::default(),
         }
@@ -113,9 +116,10 @@ impl Port {
     where
         F: Fn(&Context) -> Result<(), HandlerError> + Clone + Send + Sync + 'static,
     {
-        let effects = self.effects.clone();
+        let (starts, effects) = (self.starts.clone(), self.effects.clone());
         let (running, overlapped) = (Arc::clone(&self.running), Arc::clone(&self.overlapped));
         Router::new().handle_fn(move |order: Order, cx: Context| {
+            starts.add((name, order.id, cx.attempt()));
             let (effects, fails) = (effects.clone(), fails.clone());
             let (running, overlapped) = (Arc::clone(&running), Arc::clone(&overlapped));
             async move {
@@ -332,8 +336,13 @@ async fn a_copy_waits_for_a_failing_one_and_is_a_duplicate_once_that_succeeds() 
         _ => Ok(()),
     });
     let worker = port.worker(&a, router).await;
+    let began = Instant::now();
     port.quiet().await;
     assert_eq!(port.effects(), [("a", 1, 3)]);
+    let starts = [("a", 1, 1), ("a", 1, 2), ("a", 1, 3)];
+    assert_eq!(port.starts.all(), starts, "the copy waits over the retries");
+    let took = began.elapsed();
+    assert!(took < secs(20), "its own retry is not held back: {took:?}");
     assert!(!port.overlapped.load(Ordering::SeqCst));
     worker.stop().await;
 }
@@ -353,8 +362,11 @@ async fn a_copy_runs_once_the_first_has_become_a_dead_letter() {
         }
     });
     let worker = port.worker(&a, router).await;
+    let began = Instant::now();
     port.quiet().await;
     assert_eq!(port.effects(), [("a", 2, 1)]);
+    let took = began.elapsed();
+    assert!(took < LEASE / 2, "it waits for no lease to end: {took:?}");
     let dead = a
         .client
         .dead_letters(&port.queue)
