@@ -20,6 +20,7 @@ mod lane;
 mod lease;
 mod link;
 mod locks;
+mod mark;
 mod membership;
 mod meta;
 mod names;
@@ -32,6 +33,7 @@ mod settler;
 mod site;
 mod source;
 mod spread;
+mod store;
 mod takeover;
 mod tls;
 mod topics;
@@ -40,7 +42,7 @@ mod transport;
 
 use std::sync::Arc;
 
-use longshore_core::{ConnectOptions, Result, Transport};
+use longshore_core::{ConnectOptions, Result, Store, Transport};
 
 /// Connects to `redis://`, `rediss://`, `redis+cluster://host,host` or
 /// `redis+sentinel://host,host/master-name`, with TLS as `rediss+…`.
@@ -61,4 +63,16 @@ pub async fn connect(url: &str, options: ConnectOptions) -> Result<Arc<dyn Trans
     Ok(Arc::new(
         transport::RedisTransport::connect(url, options).await?,
     ))
+}
+
+/// Opens a store of dedup marks and session state by itself, to be used beside a broker that keeps
+/// none. A transport over Redis has its own: [`Transport::store`].
+///
+/// It is shared by everybody who opens it with the same prefix. Its keys begin with the prefix of the
+/// options followed by `:store`, so that none is one of a queue on the same server.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn open_store(url: &str, options: ConnectOptions) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(store::RedisStore::open(url, options).await?))
 }

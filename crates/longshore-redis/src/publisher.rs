@@ -15,6 +15,7 @@ use crate::{
     entry::int,
     failure::{refused, unexpected},
     link::Links,
+    mark::expiry_ms,
     names::Keys,
     scripts::{self, Calls, DELAY, PUBLISH},
     site::Site,
@@ -157,7 +158,7 @@ impl Publisher {
             let hold = format!("{:016x}", (ids.next() >> 64) as u64);
             let (delayed, wake) = (keys.delayed(), keys.wake());
             let mut command = calls.call(&PUBLISH, &[&keys.stream, &mark, &delayed, &wake]);
-            let held = whole_ms(window.max(LONGEST_HOLD));
+            let held = expiry_ms(window.max(LONGEST_HOLD));
             command.arg(held).arg(&hold).arg(wait);
             if wait == 0 {
                 convert::add_fields(&mut command, envelope, Some(&hold));

@@ -30,17 +30,21 @@ scripts! {
     /// Takes pending entries over.
     CLAIM = "claim.lua";
     /// Removes entries that are still ours.
-    COMPLETE = "complete.lua";
+    COMPLETE = "parts/mark.lua" "complete.lua";
     /// Removes entries of a partition.
     COMPLETE_PARTITION = "complete_partition.lua";
     /// Sets an entry aside.
-    DEAD_LETTER = "dead_letter.lua";
+    DEAD_LETTER = "parts/mark.lua" "dead_letter.lua";
     /// Stores a message until its time.
     DELAY = "delay.lua";
     /// Takes over what an earlier owner of a partition left.
     INHERIT = "inherit.lua";
     /// Lets a claim last.
     KEEP = "keep.lua";
+    /// Raises a fencing token.
+    GRANT = "parts/token.lua" "grant.lua";
+    /// Lets leases on ids last longer.
+    KEEP_MARKS = "keep_marks.lua";
     /// Deletes consumers that hold nothing.
     LEAVE = "leave.lua";
     /// Gives a claim back.
@@ -54,19 +58,27 @@ scripts! {
     /// Sends a dead letter back.
     REDRIVE = "redrive.lua";
     /// Gives entries back.
-    RELEASE = "release.lua";
+    RELEASE = "parts/mark.lua" "release.lua";
     /// Renews locks.
     RENEW = "renew.lua";
     /// Deletes an empty partition.
     RETIRE = "retire.lua";
     /// Replaces an entry by its next attempt.
-    RETRY = "retry.lua";
+    RETRY = "parts/mark.lua" "retry.lua";
+    /// Writes the state of a session.
+    SAVE = "parts/token.lua" "parts/session.lua" "save.lua";
+    /// Sets a session aside or brings it back.
+    SET_ASIDE = "parts/token.lua" "parts/session.lua" "set_aside.lua";
     /// Settles an entry of a partition with everything that belongs to it.
     SETTLE_PARTITION = "parts/session.lua" "parts/dead.lua" "settle_partition.lua";
     /// Notes starts.
     START = "start.lua";
     /// Notes starts in a partition.
     START_PARTITION = "start_partition.lua";
+    /// Takes ids for starts.
+    TAKE = "take.lua";
+    /// Changes the marks of ids.
+    WRITE_MARKS = "parts/mark.lua" "write_marks.lua";
 }
 
 impl Script {

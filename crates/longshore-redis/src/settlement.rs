@@ -11,9 +11,10 @@ use crate::{
     entry::{EntryId, array, int},
     failure::{Broken, is_missing, is_passing, refused, unexpected},
     lane::Lane,
+    mark::add_change,
     names::GROUP,
     publisher::whole_ms,
-    scripts::{self, COMPLETE, DEAD_LETTER, RELEASE, RETRY},
+    scripts::{self, COMPLETE, DEAD_LETTER, RELEASE, RETRY, Script},
 };
 
 /// One settlement on its way.
@@ -105,15 +106,19 @@ fn job(lane: &Lane, settlement: Settlement) -> Job {
 async fn round(lane: &Lane, jobs: &mut [Job], limit: Duration) -> Result<()> {
     let mut pipeline = Pipeline::new();
     let open = |job: &&mut Job| job.answer.is_none();
-    let is_complete = |job: &Job| matches!(job.settlement.verdict, Verdict::Complete);
     // Time for the command to get there.
     let soon = lane.now() + lane.subscription.lock / 6;
-    let (mut fast, mut checked, mut released, mut single) = (vec![], vec![], vec![], vec![]);
+    let (mut fast, mut single) = (vec![], vec![]);
+    // Without marks, and with.
+    let (mut checked, mut released) = ([vec![], vec![]], [vec![], vec![]]);
     for job in jobs.iter_mut().filter(open) {
+        let marked = usize::from(job.settlement.mark.is_some());
         match job.settlement.verdict {
-            _ if is_complete(job) && job.certain_until > soon && !job.tried => fast.push(job),
-            _ if is_complete(job) => checked.push(job),
-            Verdict::Release { after } if after.is_zero() => released.push(job),
+            Verdict::Complete if marked == 0 && job.certain_until > soon && !job.tried => {
+                fast.push(job);
+            }
+            Verdict::Complete => checked[marked].push(job),
+            Verdict::Release { after } if after.is_zero() => released[marked].push(job),
             _ => single.push(job),
         }
     }
@@ -127,21 +132,13 @@ async fn round(lane: &Lane, jobs: &mut [Job], limit: Duration) -> Result<()> {
             .arg(GROUP)
             .arg(&ids);
     }
-    if !checked.is_empty() {
-        let mut command = COMPLETE.call(&[&lane.keys.stream]);
-        command.arg(GROUP).arg(&lane.consumer);
-        checked.iter().for_each(|job| {
-            command.arg(job.id.to_string());
-        });
-        pipeline.add_command(command);
+    for jobs in checked.iter().filter(|jobs| !jobs.is_empty()) {
+        pipeline.add_command(together(lane, &COMPLETE, jobs, |_, _| {}));
     }
-    if !released.is_empty() {
-        let mut command = RELEASE.call(&[&lane.keys.stream]);
-        command.arg(GROUP).arg(&lane.consumer);
-        released.iter().for_each(|job| {
-            command.arg(job.id.to_string()).arg(job.base);
-        });
-        pipeline.add_command(command);
+    for jobs in released.iter().filter(|jobs| !jobs.is_empty()) {
+        pipeline.add_command(together(lane, &RELEASE, jobs, |command, job| {
+            command.arg(job.base);
+        }));
     }
     for job in &single {
         pipeline.add_command(command_of(lane, job));
@@ -173,7 +170,7 @@ async fn round(lane: &Lane, jobs: &mut [Job], limit: Duration) -> Result<()> {
             outcome.answer(job, answer);
         }
     }
-    for group in [checked, released] {
+    for group in checked.into_iter().chain(released) {
         if group.is_empty() {
             continue;
         }
@@ -241,12 +238,46 @@ impl Outcome {
     }
 }
 
+/// One script for many. All of them have marks or none has.
+fn together(lane: &Lane, script: &Script, jobs: &[&mut Job], more: impl Fn(&mut Cmd, &Job)) -> Cmd {
+    let marks = jobs.iter().filter_map(|job| mark_of(lane, job));
+    let keys: Vec<String> = std::iter::once(lane.keys.stream.clone())
+        .chain(marks)
+        .collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let mut command = script.call(&keys);
+    command.arg(GROUP).arg(&lane.consumer);
+    for job in jobs {
+        command.arg(job.id.to_string());
+        more(&mut command, job);
+        add_mark(&mut command, job);
+    }
+    command
+}
+
+/// The mark of its id, where something becomes of it.
+fn mark_of(lane: &Lane, job: &Job) -> Option<String> {
+    let mark = job.settlement.mark.as_ref()?;
+    Some(lane.keys.mark_named(&mark.name))
+}
+
+fn add_mark(command: &mut Cmd, job: &Job) {
+    if let Some(mark) = &job.settlement.mark {
+        add_change(command, mark);
+    }
+}
+
 fn command_of(lane: &Lane, job: &Job) -> Cmd {
     let keys = &lane.keys;
     let id = job.id.to_string();
-    match &job.settlement.verdict {
+    let mark = mark_of(lane, job);
+    let with_mark = |script: &Script, keys: &[&str]| {
+        let keys: Vec<&str> = keys.iter().copied().chain(mark.as_deref()).collect();
+        script.call(&keys)
+    };
+    let mut command = match &job.settlement.verdict {
         Verdict::DeadLetter { reason, detail } => {
-            let mut command = DEAD_LETTER.call(&[&keys.stream, &keys.dead()]);
+            let mut command = with_mark(&DEAD_LETTER, &[&keys.stream, &keys.dead()]);
             let queue = keys.physical();
             let attempts = job.settlement.attempt;
             command
@@ -263,7 +294,7 @@ fn command_of(lane: &Lane, job: &Job) -> Cmd {
                 Verdict::Release { after } => (*after, job.attempt.saturating_sub(1)),
                 _ => (Duration::ZERO, job.attempt),
             };
-            let mut command = RETRY.call(&[&keys.stream, &keys.delayed(), &keys.wake()]);
+            let mut command = with_mark(&RETRY, &[&keys.stream, &keys.delayed(), &keys.wake()]);
             command
                 .arg(GROUP)
                 .arg(&lane.consumer)
@@ -273,7 +304,9 @@ fn command_of(lane: &Lane, job: &Job) -> Cmd {
                 .arg(&keys.part);
             command
         }
-    }
+    };
+    add_mark(&mut command, job);
+    command
 }
 
 fn finish(lane: &Lane, jobs: Vec<Job>, last: Option<Error>) -> Vec<Result<(), Unsettled>> {

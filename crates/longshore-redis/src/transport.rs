@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use longshore_core::{
     Admin, Capabilities, ConnectOptions, Declare, Error, ErrorKind, Membership, Outgoing, Part,
-    Published, Result, Subscribed, Subscription, Text, Topology, Transport, defaults,
+    Published, Result, Store, Subscribed, Subscription, Text, Topology, Transport, defaults,
 };
 use redis::Value;
 use tokio_util::{
@@ -33,6 +33,7 @@ use crate::{
     settler::RedisSettler,
     site::{Place, Site},
     source::RedisSource,
+    store::RedisStore,
     takeover, topology,
 };
 
@@ -45,6 +46,7 @@ pub(crate) struct RedisTransport {
     site: Arc<Site>,
     capabilities: Capabilities,
     publisher: Publisher,
+    store: Arc<RedisStore>,
     /// For everything that does not block and is not publishing.
     links: Arc<Links>,
     admin: RedisAdmin,
@@ -74,11 +76,14 @@ impl RedisTransport {
         capabilities.topics = true;
         capabilities.atomic_topics = !cluster;
         capabilities.longest_delay = Some(defaults::LONGEST_DELAY);
+        capabilities.dedup_at_publish = true;
+        capabilities.atomic_settle = true;
         capabilities.durable = durable;
         let killed = CancellationToken::new();
         Ok(Self {
             capabilities,
             publisher: Publisher::new(Arc::clone(&site)),
+            store: Arc::new(RedisStore::new(Arc::clone(&site))),
             admin: RedisAdmin::new(Arc::clone(&site)),
             links,
             site,
@@ -212,6 +217,10 @@ impl Transport for RedisTransport {
         Ok(Box::new(self.join_workers(queue, declare).await?))
     }
 
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        Some(Arc::clone(&self.store) as Arc<dyn Store>)
+    }
+
     fn admin(&self) -> &dyn Admin {
         &self.admin
     }
@@ -239,6 +248,7 @@ impl Transport for RedisTransport {
         self.site.closed.cancel();
         self.killed.cancel();
         self.publisher.close();
+        self.store.close();
         self.links.close();
         self.admin.close();
     }
@@ -259,7 +269,7 @@ fn check(subscription: &Subscription) -> Result<()> {
 
 /// Looks at what the server is and promises; says what an operator should know. Answers whether
 /// what it confirms survives a restart.
-async fn inspect(site: &Site, links: &Links) -> Result<bool> {
+pub(crate) async fn inspect(site: &Site, links: &Links) -> Result<bool> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("HELLO");
     pipeline.cmd("CONFIG").arg("GET").arg("appendonly");

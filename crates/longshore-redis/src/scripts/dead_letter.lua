@@ -6,6 +6,7 @@
 --
 -- KEYS[1]  the stream
 -- KEYS[2]  the dead letters
+-- KEYS[3]  the mark of its id; or left out
 -- ARGV[1]  the group
 -- ARGV[2]  the consumer
 -- ARGV[3]  the id
@@ -13,6 +14,7 @@
 -- ARGV[5]  detail
 -- ARGV[6]  attempts
 -- ARGV[7]  the physical queue it comes from
+-- ARGV[8…] with a mark: change, owner, value, ms
 -- returns  1 done, 0 somebody else's, -1 not pending or deleted
 --
 -- More than 1,000 fields do not fit Lua's stack; they are stored in the one field `dead.packed`
@@ -64,6 +66,9 @@ if packed then
   fields[n + 11], fields[n + 12] = 'dead.packed', table.concat(packed)
 end
 redis.call('XADD', KEYS[2], '*', unpack(fields))
+if KEYS[3] then
+  change_mark(KEYS[3], ARGV[8], ARGV[9], ARGV[10], ARGV[11], hold_of(stored))
+end
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
 redis.call('XDEL', KEYS[1], ARGV[3])
 return 1

@@ -3,12 +3,14 @@
 -- KEYS[1]  the stream of its lane
 -- KEYS[2]  the delayed messages
 -- KEYS[3]  the list that wakes the promoter
+-- KEYS[4]  the mark of its id; or left out
 -- ARGV[1]  the group
 -- ARGV[2]  the consumer
 -- ARGV[3]  the id
 -- ARGV[4]  starts used up, stored as `attempt` where there were any
 -- ARGV[5]  ms to wait
 -- ARGV[6]  the part, as in a key: empty or `p.high:`
+-- ARGV[7…] with a mark: change, owner, value, ms
 -- returns  1 done, 0 somebody else's, -1 not pending or deleted, -2 too many fields
 local seen = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
 if not seen then
@@ -38,6 +40,9 @@ end
 if ARGV[4] ~= '0' then
   fields[#fields + 1] = 'attempt'
   fields[#fields + 1] = ARGV[4]
+end
+if KEYS[4] then
+  change_mark(KEYS[4], ARGV[7], ARGV[8], ARGV[9], ARGV[10], hold_of(stored))
 end
 local wait = tonumber(ARGV[5])
 local member
