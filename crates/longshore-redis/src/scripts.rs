@@ -70,7 +70,7 @@ scripts! {
     /// Sets a session aside or brings it back.
     SET_ASIDE = "parts/token.lua" "parts/session.lua" "set_aside.lua";
     /// Settles an entry of a partition with everything that belongs to it.
-    SETTLE_PARTITION = "parts/session.lua" "parts/dead.lua" "settle_partition.lua";
+    SETTLE_PARTITION = "parts/token.lua" "parts/mark.lua" "parts/session.lua" "parts/dead.lua" "settle_partition.lua";
     /// Notes starts.
     START = "start.lua";
     /// Notes starts in a partition.

@@ -7,12 +7,18 @@ use std::{sync::Arc, time::Duration};
 
 use longshore_core::{
     Declare, Delivery, Destination, ErrorKind, MarkChange, MarkWrite, Outgoing, Part, Published,
-    Reason, Settlement, Standing, Subscription, Topology, Transport, Verdict, mark_name,
+    Reason, Settlement, Standing, StateWrite, Subscription, Topology, Transport, Verdict,
+    mark_name,
 };
-use server::{Consumer, Server, body, message, queue, subscription};
+use server::{
+    Consumer, Server, body,
+    member::{Owner, sessions},
+    message, queue, subscription,
+};
 
 const LOCK: Duration = Duration::from_secs(30);
 const WINDOW: Duration = Duration::from_secs(60);
+const PARTITION: Part = Part::Partition { index: 0, of: 1 };
 
 fn once(id: &str) -> Outgoing {
     let mut outgoing = message("q", id);
@@ -445,4 +451,55 @@ async fn what_has_no_window_is_stored_and_completed_without_a_script() {
         numbers.sum()
     };
     assert!(calls(scripts()) - calls(before) < 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_settles_marks_in_its_own_scope_with_state_and_outcome() {
+    let server = Server::start(&[]).await;
+    let transport = server.connect().await;
+    let mut topology = sessions("q", 1);
+    Arc::make_mut(&mut topology).dedup_window = Some(WINDOW);
+    let mut owner = Owner::of(&transport, &topology, LOCK).await;
+    let to = |id: &str| {
+        let mut outgoing = once(id);
+        outgoing.envelope.key = Some("k".into());
+        outgoing.to = Destination::Queue(queue("q"), PARTITION);
+        outgoing
+    };
+    let mark = |id: &str| {
+        let mut get = redis::cmd("GET");
+        get.arg(format!("ls:{{q.s1.0}}:dedup:{}", mark_name(Some("k"), id)));
+        server.try_query::<Option<String>>(&get).unwrap()
+    };
+    for id in ["done", "dead", "back"] {
+        assert_eq!(publish(&transport, to(id)).await, Published::Accepted);
+        assert_eq!(publish(&transport, to(id)).await, Published::Duplicate);
+    }
+    let mut held = owner.consumer.receive(3).await.into_iter();
+    assert!(held.as_slice().iter().all(|d| d.standing == Standing::Held));
+    let mut complete = settlement(held.next().unwrap(), Verdict::Complete, done(WINDOW));
+    complete.state = Some(StateWrite {
+        key: "k".into(),
+        message: "done".into(),
+        token: owner.ownership.token,
+        value: Some("s".into()),
+    });
+    let released = |delivery, verdict| settlement(delivery, verdict, MarkChange::Released);
+    let after = Duration::ZERO;
+    let batch = vec![
+        complete,
+        released(held.next().unwrap(), dead()),
+        released(held.next().unwrap(), Verdict::Release { after }),
+    ];
+    for answer in owner.consumer.settler.settle(batch).await {
+        answer.unwrap();
+    }
+    assert_eq!(mark("done").as_deref(), Some("d"));
+    assert_eq!((mark("dead"), mark("back")), (None, None));
+    let store = transport.store().unwrap();
+    let scope = topology.scope(PARTITION);
+    let seen = store.load(&scope, &"k".into(), &"next".into()).await;
+    assert_eq!(seen.unwrap().state.as_deref(), Some(&b"s"[..]));
+    assert_eq!(publish(&transport, to("done")).await, Published::Duplicate);
+    assert_eq!(publish(&transport, to("dead")).await, Published::Accepted);
 }

@@ -10,6 +10,7 @@ use super::{Partition, Past};
 use crate::{
     entry::{EntryId, array, int},
     failure::{Broken, is_missing, is_passing, refused, unexpected},
+    mark::add_change,
     names::{GROUP, RETURNED},
     scripts::{self, COMPLETE_PARTITION, SETTLE_PARTITION},
     settlement::{cut, stale},
@@ -17,6 +18,8 @@ use crate::{
 
 /// Ids in one script.
 const CHUNK: usize = 500;
+/// In the place of a change of a mark.
+const NO_MARK: &[&str] = &["", "", "", ""];
 
 /// One settlement on its way.
 struct Job {
@@ -59,9 +62,9 @@ pub(crate) async fn settle_all(
 pub(crate) async fn give_back(partition: &Partition, entries: &[(EntryId, Past)]) {
     for (id, past) in entries {
         let (consumer, count) = past.unread();
-        let mut command = settling(partition, *id, None);
+        let mut command = settling(partition, *id, [None, None]);
         command.arg("release").arg(consumer).arg(count);
-        command.arg("").arg("").arg("");
+        command.arg(&["", ""]).arg(NO_MARK).arg("");
         let (links, slot) = (&partition.links, partition.keys.slot);
         if let Err(broken) = scripts::run(links, slot, command, partition.patience()).await {
             tracing::warn!(
@@ -113,7 +116,9 @@ pub(super) fn claimed(attempt: u32, noted: u64) -> u32 {
 async fn round(partition: &Partition, jobs: &mut [Job], limit: Duration) -> Result<()> {
     let is_plain = |job: &Job| {
         let settlement = &job.settlement;
-        matches!(settlement.verdict, Verdict::Complete) && settlement.state.is_none()
+        matches!(settlement.verdict, Verdict::Complete)
+            && settlement.state.is_none()
+            && settlement.mark.is_none()
     };
     let open = jobs.iter_mut().filter(|job| job.answer.is_none());
     let (mut plain, single): (Vec<_>, Vec<_>) = open.partition(|job| is_plain(job));
@@ -197,12 +202,12 @@ impl Outcome {
     }
 }
 
-/// A settlement up to its verdict.
-fn settling(partition: &Partition, id: EntryId, session: Option<&str>) -> Cmd {
+/// A settlement up to its verdict. `more`: the mark of its id and the session, where they change.
+fn settling(partition: &Partition, id: EntryId, more: [Option<&str>; 2]) -> Cmd {
     let keys = &partition.keys;
     let (lease, dead, token) = (&partition.lease, keys.dead(), keys.token());
     let mut names = vec![&keys.stream[..], &lease.key.name, &dead, &token];
-    names.extend(session);
+    names.extend(more.into_iter().flatten());
     let mut command = SETTLE_PARTITION.call(&names);
     command.arg(GROUP).arg(&lease.owner).arg(id.to_string());
     command
@@ -212,7 +217,10 @@ fn command_of(partition: &Partition, job: &Job) -> Cmd {
     let settlement = &job.settlement;
     let state = settlement.state.as_ref();
     let session = state.map(|state| partition.keys.state(&state.key));
-    let mut command = settling(partition, job.id, session.as_deref());
+    let mark = settlement.mark.as_ref();
+    let marked = mark.map(|mark| partition.keys.mark_named(&mark.name));
+    let more = [marked.as_deref(), session.as_deref()];
+    let mut command = settling(partition, job.id, more);
     match &settlement.verdict {
         Verdict::DeadLetter { reason, detail } => {
             command.arg("dead").arg(reason.as_str()).arg(cut(detail));
@@ -228,6 +236,12 @@ fn command_of(partition: &Partition, job: &Job) -> Cmd {
     }
     command.arg(settlement.attempt);
     command.arg(partition.keys.physical());
+    match mark {
+        Some(mark) => add_change(&mut command, mark),
+        None => {
+            command.arg(NO_MARK);
+        }
+    }
     match state {
         Some(state) => {
             command.arg(state.token).arg(&*state.message);
