@@ -94,7 +94,14 @@ impl Book {
         if let Some(mark) = &settlement.mark {
             let _checked = self.marks.write(scope, mark, entry.writer(), now);
         }
-        if matches!(settlement.verdict, Verdict::DeadLetter { .. }) && entry.copy != 0 {
+        if matches!(settlement.verdict, Verdict::DeadLetter { .. }) {
+            self.let_go(scope, entry, now);
+        }
+    }
+
+    /// Releases the id of a message where its publish took it and it has held it since.
+    pub(crate) fn let_go(&mut self, scope: &Text, entry: &Entry, now: Duration) {
+        if entry.copy != 0 {
             self.marks.let_go(scope, &name(entry), entry.copy, now);
         }
     }

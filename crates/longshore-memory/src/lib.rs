@@ -1,8 +1,9 @@
 //! Longshore's transport inside one process.
 //!
 //! It keeps every promise that does not need a second machine: deliveries under locks, attempts
-//! counted by the broker, delays, dead letters, topics, bounded queues. What it holds dies with the
-//! process, and it says so in its [`Capabilities`](longshore_core::Capabilities).
+//! counted by the broker, delays, dead letters, lanes, topics, sessions, dedup windows, replies, bounded
+//! queues. What it holds dies with the process, and it says so in its
+//! [`Capabilities`](longshore_core::Capabilities). Its [`MemoryStore`] serves other brokers, too.
 //!
 //! It spawns no task and reads no clock of its own: a source is polled against the shared state with
 //! one timer, so a simulation that holds time and ids sees one history per seed.

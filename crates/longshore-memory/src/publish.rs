@@ -52,9 +52,10 @@ impl State {
                 }
                 queue.add(&to, entry, now, delay, wakers);
             }
-            // The queues bound to a topic have windows of their own, which their workers keep.
             Destination::Topic(topic) => {
-                self.publish_to_topic(&topic, &envelope, now, delay, wakers)?;
+                let window = dedup_window.filter(|_| !envelope.id.is_empty());
+                let times = (now, delay);
+                return self.publish_to_topic(&topic, &envelope, window, times, store, wakers);
             }
             Destination::Reply(address) => self.inboxes.deliver(&address, envelope, wakers),
             _ => {
@@ -67,30 +68,60 @@ impl State {
         Ok(Published::Accepted)
     }
 
-    /// A copy to every bound queue, or to none where one of them is full.
+    /// A copy to every bound queue that does not know it, or to none where one of them is full.
     fn publish_to_topic(
         &mut self,
         topic: &Name,
         envelope: &Envelope,
-        now: Duration,
-        delay: Duration,
+        window: Option<Duration>,
+        (now, delay): (Duration, Duration),
+        store: &MemoryStore,
         wakers: &mut Vec<Waker>,
-    ) -> Result<()> {
+    ) -> Result<Published> {
+        let copy = window.map_or(0, |_| self.serial());
         let bound = self.topics.get(topic).filter(|queues| !queues.is_empty());
         let bound = bound.ok_or_else(|| no_such("queue bound to the topic", topic))?;
+        let mut book = window.map(|window| (store.book(), window));
+        let mut copies = Vec::with_capacity(bound.len());
         for name in bound {
-            let stored = self.queues.get(name).map_or(0, |queue| queue.stored);
-            if stored >= self.capacity {
+            let Some(queue) = self.queues.get(name) else {
+                continue;
+            };
+            let to = queue.origin_of_copy(envelope);
+            let mut entry = Entry::new(envelope.clone(), now);
+            if let Some((book, _)) = book.as_ref().filter(|_| queue.deduplicates) {
+                if book.knows(queue.scope(&to), &entry, now) {
+                    continue;
+                }
+                entry.copy = copy;
+            }
+            if queue.stored >= self.capacity {
                 return Err(full(name, self.capacity));
             }
+            copies.push((name, queue.scope(&to).clone(), to, entry));
         }
-        for name in bound {
-            if let Some(queue) = self.queues.get_mut(name) {
-                let to = queue.origin_of_copy(envelope);
-                queue.add(&to, Entry::new(envelope.clone(), now), now, delay, wakers);
+        if let Some((book, window)) = &mut book {
+            for (at, (_, scope, _, entry)) in copies.iter().enumerate() {
+                if entry.copy == 0 {
+                    continue;
+                }
+                if let Err(refused) = book.hold(scope, entry, *window, delay, now) {
+                    for (_, scope, _, entry) in &copies[..at] {
+                        book.let_go(scope, entry, now);
+                    }
+                    return Err(refused);
+                }
             }
         }
-        Ok(())
+        if copies.is_empty() {
+            return Ok(Published::Duplicate);
+        }
+        for (name, _, to, entry) in copies {
+            if let Some(queue) = self.queues.get_mut(name) {
+                queue.add(&to, entry, now, delay, wakers);
+            }
+        }
+        Ok(Published::Accepted)
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Queue {
     names: Vec<Name>,
     pub(crate) lanes: BTreeMap<LaneName, Lane>,
     pub(crate) dead: DeadLetters,
+    /// It was declared with a dedup window, so copies of a topic's messages take their ids here.
+    pub(crate) deduplicates: bool,
     /// By their number; all but one of them are empty.
     pub(crate) sessions: BTreeMap<u16, Sessions>,
     /// The number of partitions declared last, 0 where none were.
@@ -40,6 +42,7 @@ impl Queue {
             lanes: BTreeMap::from([(None, Lane::default())]),
             dead: DeadLetters::default(),
             sessions: BTreeMap::new(),
+            deduplicates: false,
             partitions: 0,
             stored: 0,
         }

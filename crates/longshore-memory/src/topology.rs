@@ -21,6 +21,7 @@ impl State {
             Declare::Create => {
                 let queue = self.queues.entry(topology.queue.clone());
                 let queue = queue.or_insert_with(|| Queue::new(&topology.queue));
+                queue.deduplicates |= topology.dedup_window.is_some();
                 for lane in &topology.lanes {
                     queue.add_lane(lane);
                 }

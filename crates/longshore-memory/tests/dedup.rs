@@ -1,17 +1,17 @@
-//! Dedup windows: what publishing says, and what settlements make of marks and states.
+//! Dedup windows: how long an id is held, and what settlements make of marks and states.
 
 mod rig;
 
 use std::{sync::Arc, time::Duration};
 
 use longshore_core::{
-    Claim, Declare, Delivery, Destination, ErrorKind, Mark, MarkChange, MarkWrite, Outgoing, Part,
-    Published, Reason, Settlement, Standing, StateWrite, Store, Take, Text, Topology, Transport,
-    Verdict, mark_name,
+    Claim, Declare, Delivery, ErrorKind, Mark, MarkChange, MarkWrite, Outgoing, Part, Published,
+    Reason, Settlement, Standing, StateWrite, Store, Take, Text, Topology, Transport, Verdict,
+    mark_name,
 };
 use longshore_memory::MemoryBroker;
 
-use rig::{Consumer, acquire, broker, kind, message, name, outgoing, publish, verdict};
+use rig::{Consumer, acquire, broker, message, name, outgoing, publish, verdict};
 
 const WINDOW: Duration = Duration::from_secs(600);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -132,39 +132,7 @@ async fn a_delayed_message_holds_its_id_for_as_long_as_it_may_wait() {
     );
 }
 
-#[tokio::test]
-async fn ids_are_told_apart_by_queue_and_key_and_without_one_nothing_is_a_duplicate() {
-    let (transport, topology, mut consumer) = plain(&broker()).await;
-    for (key, id, published) in [
-        (None, "a", Published::Accepted),
-        (Some("k"), "a", Published::Accepted),
-        (Some("l"), "a", Published::Accepted),
-        (Some("k"), "a", Published::Duplicate),
-        (None, "", Published::Accepted),
-        (None, "", Published::Accepted),
-    ] {
-        assert_eq!(
-            publish(&transport, &topology, key, id).await,
-            published,
-            "{key:?} {id}"
-        );
-    }
-    let standings: Vec<_> = consumer.take(5).await.iter().map(|d| d.standing).collect();
-    let (held, unknown) = (Standing::Held, Standing::Unknown);
-    assert_eq!(standings, [held, held, held, unknown, unknown]);
-    let mut other = Topology::new(name("invoices"));
-    other.dedup_window = Some(WINDOW);
-    transport
-        .declare(&other, Declare::Create)
-        .await
-        .expect("declares");
-    assert_eq!(
-        publish(&transport, &other, None, "a").await,
-        Published::Accepted
-    );
-}
-
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dead_letter_releases_its_id_and_a_redriven_one_is_exempt() {
     let (transport, topology, mut consumer) = plain(&broker()).await;
     publish(&transport, &topology, None, "a").await;
@@ -225,7 +193,7 @@ async fn a_dead_letter_releases_its_id_and_a_redriven_one_is_exempt() {
     assert_eq!(known, Mark::Done { reply: None });
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_copy_that_did_not_take_its_id_asks_and_its_settlement_carries_the_answer() {
     let broker = broker();
     let (transport, topology, mut consumer) = plain(&broker).await;
@@ -285,29 +253,7 @@ async fn a_copy_that_did_not_take_its_id_asks_and_its_settlement_carries_the_ans
     );
 }
 
-#[tokio::test]
-async fn a_full_queue_takes_no_id() {
-    let broker = MemoryBroker::with_capacity(&Default::default(), 1);
-    let (transport, topology, mut consumer) = plain(&broker).await;
-    publish(&transport, &topology, None, "a").await;
-    for (id, expected) in [("b", Err(ErrorKind::Full)), ("a", Ok(Published::Duplicate))] {
-        let answer = transport
-            .publish(vec![outgoing(&topology, message(None, id))])
-            .await;
-        assert_eq!(
-            kind(answer.into_iter().next().expect("one answer")),
-            expected
-        );
-    }
-    let taken = consumer.next().await;
-    assert_eq!(consumer.complete(&taken).await, Ok(()));
-    assert_eq!(
-        publish(&transport, &topology, None, "b").await,
-        Published::Accepted
-    );
-}
-
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_settlement_in_a_session_writes_outcome_state_and_mark_or_nothing() {
     let (broker, topology) = (broker(), topology(1));
     let transport = broker.open();
@@ -376,23 +322,4 @@ async fn a_settlement_in_a_session_writes_outcome_state_and_mark_or_nothing() {
     let mut consumer = Consumer::of_partition(&transport, &topology, owned).await;
     let again = consumer.next().await;
     assert_eq!((&*again.envelope.id, again.standing), ("b", Standing::Held));
-}
-
-#[tokio::test]
-async fn queues_bound_to_a_topic_keep_windows_of_their_own() {
-    let transport = broker().open();
-    let mut topology = Topology::new(name("orders"));
-    (topology.topics, topology.dedup_window) = (vec![name("events")], Some(WINDOW));
-    let topology = Arc::new(topology);
-    let mut consumer = Consumer::of(&transport, &topology, Part::Lane(0), None).await;
-    for _ in 0..2 {
-        let outgoing = Outgoing {
-            to: Destination::Topic(name("events")),
-            ..outgoing(&topology, message(None, "a"))
-        };
-        let answers = transport.publish(vec![outgoing]).await;
-        assert!(matches!(answers[..], [Ok(Published::Accepted)]));
-    }
-    let taken = consumer.take(2).await;
-    assert!(taken.iter().all(|d| d.standing == Standing::Unknown));
 }

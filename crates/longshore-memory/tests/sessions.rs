@@ -1,4 +1,4 @@
-//! Partitions: who owns them, and what order their messages keep.
+//! Partitions: what order their messages keep, and where they go.
 
 mod rig;
 
@@ -10,7 +10,7 @@ use longshore_core::{
 
 use rig::{
     Consumer, acquire, attempts, broker, ids, kind, lost, message, name, outgoing, publish,
-    sessions, subscription, verdict,
+    sessions, verdict,
 };
 
 /// One partition with these messages in it, and one member that owns it.
@@ -36,42 +36,7 @@ async fn with_messages(
     (topology, member, owned)
 }
 
-#[tokio::test]
-async fn members_see_each_other_and_no_two_own_the_same() {
-    let (broker, topology) = (broker(), sessions(4));
-    let (first, second) = (broker.open(), broker.open());
-    let one = first.join(&topology, Declare::Create).await.expect("joins");
-    assert_eq!(one.live().await.expect("an answer"), 1);
-    let two = second
-        .join(&topology, Declare::Verify)
-        .await
-        .expect("joins");
-    assert_eq!(one.live().await.expect("an answer"), 2);
-    assert_eq!(one.free().await.expect("an answer"), [0, 1, 2, 3]);
-    for claim in [Claim::Partition(2), Claim::Seat(0), Claim::Forwarder] {
-        let owned = acquire(&*one, claim).await.expect("it is free");
-        assert_eq!(owned.claim, claim);
-        assert_eq!(acquire(&*two, claim).await, None);
-        assert_eq!(kind(two.release(owned).await), Err(ErrorKind::Stale));
-    }
-    assert_eq!(two.free().await.expect("an answer"), [0, 1, 3]);
-    let missing = two.acquire(Claim::Partition(4)).await;
-    assert_eq!(kind(missing), Err(ErrorKind::Invalid));
-    drop(one);
-    assert_eq!(two.live().await.expect("an answer"), 1);
-    assert_eq!(two.free().await.expect("an answer"), [0, 1, 2, 3]);
-    let again = acquire(&*two, Claim::Partition(2))
-        .await
-        .expect("it is free");
-    assert_eq!(again.token, 2);
-    second.close(Duration::ZERO).await;
-    assert_eq!(lost(&*two).await, [again]);
-    assert_eq!(kind(two.live().await), Err(ErrorKind::Closed));
-    let third = first.join(&topology, Declare::Verify).await.expect("joins");
-    assert_eq!(third.live().await.expect("an answer"), 1);
-}
-
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_window_is_that_of_the_queue_and_nothing_comes_twice_to_one_owner() {
     let transport = broker().open();
     let (topology, _member, owned) = with_messages(&transport, 40).await;
@@ -107,7 +72,7 @@ async fn the_window_is_that_of_the_queue_and_nothing_comes_twice_to_one_owner() 
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_hand_over_keeps_the_order_and_the_attempt_numbers() {
     let transport = broker().open();
     let (topology, member, owned) = with_messages(&transport, 6).await;
@@ -132,7 +97,7 @@ async fn a_hand_over_keeps_the_order_and_the_attempt_numbers() {
     assert!(again.iter().all(|d| !d.suspect && !d.alone));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_death_brings_suspects_back_first_and_their_noted_starts_count() {
     let broker = broker();
     let (dying, living) = (broker.open(), broker.open());
@@ -180,74 +145,7 @@ async fn a_death_brings_suspects_back_first_and_their_noted_starts_count() {
     );
 }
 
-#[tokio::test]
-async fn only_the_owner_of_now_reads_a_partition_and_one_source_at_a_time() {
-    let (broker, topology) = (broker(), sessions(2));
-    let transport = broker.open();
-    let member = transport
-        .join(&topology, Declare::Create)
-        .await
-        .expect("joins");
-    let first = acquire(&*member, Claim::Partition(0))
-        .await
-        .expect("it is free");
-    let part = Part::Partition { index: 0, of: 2 };
-    let refused = |part, ownership| {
-        let subscription = subscription(&topology, part, ownership);
-        let transport = transport.clone();
-        async move { kind(transport.subscribe(subscription).await.map(drop)) }
-    };
-    assert_eq!(refused(part, None).await, Err(ErrorKind::Invalid));
-    let other = Part::Partition { index: 1, of: 2 };
-    assert_eq!(refused(other, Some(first)).await, Err(ErrorKind::Invalid));
-    let consumer = Consumer::of_partition(&transport, &topology, first).await;
-    assert_eq!(refused(part, Some(first)).await, Err(ErrorKind::Invalid));
-    drop(consumer);
-    member.release(first).await.expect("it is ours");
-    assert_eq!(refused(part, Some(first)).await, Err(ErrorKind::Stale));
-    let second = acquire(&*member, first.claim).await.expect("it is free");
-    assert_eq!(refused(part, Some(first)).await, Err(ErrorKind::Stale));
-    Consumer::of_partition(&transport, &topology, second).await;
-}
-
-#[tokio::test]
-async fn the_plain_queue_is_read_in_order_by_its_forwarder_alone() {
-    let (broker, topology) = (broker(), sessions(2));
-    let transport = broker.open();
-    let plain = Part::Lane(0);
-    let member = transport
-        .join(&topology, Declare::Create)
-        .await
-        .expect("joins");
-    let anybody = transport
-        .subscribe(subscription(&topology, plain, None))
-        .await;
-    assert_eq!(kind(anybody.map(drop)), Err(ErrorKind::Invalid));
-    for at in 0..5 {
-        publish(&transport, &topology, None, &at.to_string()).await;
-    }
-    for _ in 0..4 {
-        let owned = acquire(&*member, Claim::Forwarder)
-            .await
-            .expect("it is free");
-        let mut consumer = Consumer::of(&transport, &topology, plain, Some(owned)).await;
-        let taken = consumer.take(4).await;
-        assert_eq!(ids(&taken), ["0", "1", "2", "3"]);
-        // Nothing starts here, so nothing is counted and nobody is suspect.
-        assert!(taken.iter().all(|d| d.attempt == 1 && !d.suspect));
-        consumer.release(&taken[0], 1).await.expect("it is held");
-        consumer.release(&taken[2], 1).await.expect("it is held");
-        consumer.release(&taken[1], 1).await.expect("it is held");
-        assert_eq!(ids(&consumer.take(3).await), ["0", "1", "2"]);
-        broker.lose_locks();
-        assert_eq!(lost(&*member).await, [owned]);
-        assert_eq!(consumer.lost().await.len(), 4);
-        assert_eq!(consumer.end().await, ErrorKind::Stale);
-        assert_eq!(consumer.complete(&taken[3]).await, Err(ErrorKind::Stale));
-    }
-}
-
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_number_of_partitions_is_refused_while_messages_wait_in_the_first() {
     let transport = broker().open();
     let (topology, member, owned) = with_messages(&transport, 1).await;
@@ -327,7 +225,7 @@ async fn scheduled_messages_join_the_end_when_they_are_due() {
     assert!(start.elapsed() >= Duration::from_secs(5));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_topic_reaches_the_partition_of_a_key_and_the_plain_queue_without_one() {
     let transport = broker().open();
     let mut topology = Topology::new(name("orders"));
@@ -373,7 +271,7 @@ async fn a_topic_reaches_the_partition_of_a_key_and_the_plain_queue_without_one(
     assert_eq!((stats.ready, stats.in_flight), (2, Some(1)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn dead_letters_of_a_partition_are_those_of_its_queue_and_go_back_to_it() {
     let transport = broker().open();
     let (topology, _member, owned) = with_messages(&transport, 3).await;
@@ -398,7 +296,7 @@ async fn dead_letters_of_a_partition_are_those_of_its_queue_and_go_back_to_it() 
     assert_eq!((stats.ready, stats.in_flight, stats.dead), (0, Some(0), 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_store_refuses_the_state_of_an_owner_of_before() {
     let transport = broker().open();
     let (topology, member, owned) = with_messages(&transport, 1).await;

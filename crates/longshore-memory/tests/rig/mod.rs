@@ -7,7 +7,8 @@ use futures_util::future::poll_fn;
 use longshore_core::{
     Claim, ConnectOptions, Declare, Delivery, Destination, Envelope, Error, ErrorKind, Limits,
     Membership, Name, Outgoing, Ownership, Part, Published, Reason, Receipt, Result, Settlement,
-    Settler, Source, Subscription, Text, Topology, Transport, Unsettled, Verdict, partition_of,
+    Settler, Source, Subscription, Text, Topology, Transport, Unsettled, Verdict, defaults,
+    partition_of,
 };
 use longshore_memory::MemoryBroker;
 
@@ -125,11 +126,13 @@ impl Consumer {
         Ok(into)
     }
 
-    /// Exactly so many, one after another.
+    /// Exactly so many, one after another. Where they do not come, paused time ends the wait at once.
     pub(crate) async fn take(&mut self, count: usize) -> Vec<Delivery> {
         let mut taken = Vec::new();
         while taken.len() < count {
-            taken.extend(self.receive(count - taken.len()).await.expect("receives"));
+            let more = self.receive(count - taken.len());
+            let more = tokio::time::timeout(2 * defaults::LONGEST_DELAY, more).await;
+            taken.extend(more.expect("it comes").expect("receives"));
         }
         taken
     }
