@@ -16,7 +16,7 @@ use longshore_core::{
 };
 
 use crate::{
-    convert::{Arrived, Native, ReplyRule, arrived, short},
+    convert::{Arrived, Native, arrived, short},
     copy::{obituary, restored},
     dead_letters::{Found, Reader},
     headers,
@@ -26,6 +26,7 @@ use crate::{
     parts::Parts,
     prepared::is_missing,
     publisher::{Letter, Publisher},
+    reply_rule::ReplyRule,
     session::Dialer,
 };
 

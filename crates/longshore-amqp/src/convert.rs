@@ -15,7 +15,7 @@ use longshore_core::{
     Result, Standing, Text,
 };
 
-use crate::{guard::Server, headers};
+use crate::{guard::Server, headers, reply_rule::ReplyRule};
 
 /// The properties a delivery came with, exactly. Carried in [`Envelope::native`].
 #[derive(Debug)]
@@ -63,23 +63,6 @@ impl Arrived {
             },
             defect: defect.map(Box::new),
         }
-    }
-}
-
-/// Where replies may go.
-#[derive(Debug, Clone)]
-pub(crate) struct ReplyRule {
-    /// Queues of this prefix besides the broker's own reply addresses.
-    pub(crate) prefix: Option<Text>,
-}
-
-impl ReplyRule {
-    /// A reply written anywhere else would be written with our permissions at a stranger's word.
-    pub(crate) fn allows(&self, address: &str) -> bool {
-        let own = self.prefix.as_deref().filter(|prefix| !prefix.is_empty());
-        address.starts_with("amq.rabbitmq.reply-to.")
-            || address.starts_with("amq.gen-")
-            || own.is_some_and(|prefix| address.starts_with(prefix))
     }
 }
 

@@ -13,11 +13,12 @@ use longshore_core::{Declare, Envelope, Error, ErrorKind, Limits, Name, Result, 
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    convert::{Native, ReplyRule, arrived, short},
+    convert::{Native, arrived, short},
     error::{late, told},
     guard::FRAME_MAX,
     headers, names,
     objects::{answered, declare_queue},
+    reply_rule::ReplyRule,
     session::{Dialer, SETUP, Session},
 };
 

@@ -270,14 +270,18 @@ impl Held {
     }
 }
 
-/// Closes the channel in so many words. lapin closes a dropped channel only once its consumers are
-/// cancelled, and nobody cancels one whose making was given up half way: it would go on taking.
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.channel.status().connected() {
-            let channel = self.channel.clone();
-            let _ = queued(async move { channel.close(200, "done".into()).await });
-        }
+        hang_up(&self.channel);
+    }
+}
+
+/// Closes the channel in so many words. lapin closes a dropped channel only once its consumers are
+/// cancelled, and nobody cancels one whose making was given up half way: it would go on taking.
+pub(crate) fn hang_up(channel: &Channel) {
+    if channel.status().connected() {
+        let channel = channel.clone();
+        let _ = queued(async move { channel.close(200, "done".into()).await });
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use longshore_core::{Clock, Declare, Limits, Part, Text, Topology};
 
-use crate::{convert::ReplyRule, gate::Gate};
+use crate::{gate::Gate, reply_rule::ReplyRule};
 
 /// What both feeds and the settler of a subscription know of it.
 pub(crate) struct Plan {

@@ -5,12 +5,13 @@ use longshore_core::{
 };
 
 use crate::{
-    convert::{ReplyRule, first, reply, short},
+    convert::{first, reply, short},
     delay::{self, Ladder},
     fan_out, names,
     parts::Parts,
     prepared::Need,
     publisher::Letter,
+    reply_rule::ReplyRule,
 };
 
 /// Where to publish a message, and what must be there before.

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use longshore_core::{
     Admin, Capabilities, Clock, ConnectOptions, Declare, Error, ErrorKind, Limits, Outgoing,
-    Published, Result, Subscribed, Subscription, Topology, Transport,
+    Published, ReplyAddress, Result, Source, Subscribed, Subscription, Topology, Transport,
 };
 
 use tokio::time::timeout;
@@ -21,17 +21,19 @@ use tokio::time::timeout;
 use crate::{
     address::{Address, Query},
     admin::AmqpAdmin,
-    convert::ReplyRule,
     delay,
+    direct::DirectReplies,
     error::closed,
     gate::Gates,
     guard::Server,
+    inbox::Inbox,
     link::Link,
     names,
     parts::Parts,
     plan::Plan,
     prepared::{Need, Prepared},
     publisher::Publisher,
+    reply_rule::{ReplyRule, is_direct_reply},
     route::route,
     session::Dialer,
     settler::AmqpSettler,
@@ -49,6 +51,7 @@ pub(crate) struct AmqpTransport {
     /// What users publish; copies have a channel of their own, so no flood delays a dead letter.
     publisher: Publisher,
     copies: Arc<Publisher>,
+    direct: DirectReplies,
     prepared: Arc<Prepared>,
     parts: Arc<Parts>,
     gates: Gates,
@@ -103,6 +106,7 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
     Ok(Arc::new(AmqpTransport {
         capabilities: capabilities(&server, options.consumer_timeout),
         publisher: Publisher::start(&publishing, confirm),
+        direct: DirectReplies::new(dialer.clone(), confirm),
         prepared: Arc::new(Prepared::new(publishing.clone())),
         parts: parts.clone(),
         gates: Gates::default(),
@@ -138,6 +142,7 @@ fn capabilities(server: &Server, stated: Option<Duration>) -> Capabilities {
     capabilities.atomic_topics = true;
     capabilities.longest_delay = Some(delay::LONGEST);
     capabilities.longest_lock = Some(longest_lock);
+    capabilities.replies = true;
     capabilities.durable = true;
     capabilities
 }
@@ -210,16 +215,25 @@ impl Transport for AmqpTransport {
         let unreachable = |kind| matches!(kind, ErrorKind::Unavailable | ErrorKind::Closed);
         let down = missing.values().find(|(kind, _)| unreachable(*kind));
         let (mut letters, mut indices) = (Vec::with_capacity(addressed.len()), Vec::new());
+        let (mut direct, mut direct_indices) = (Vec::new(), Vec::new());
         for (index, letter, needs) in addressed {
             let why = needs.iter().find_map(|need| missing.get(need)).or(down);
             if let (Some((kind, text)), Some(place)) = (why, answers.get_mut(index)) {
                 *place = Some(Err(Error::new(*kind, text.clone())));
                 continue;
             }
-            letters.push(letter);
-            indices.push(index);
+            if is_direct_reply(letter.routing_key.as_str()) {
+                direct.push(letter);
+                direct_indices.push(index);
+            } else {
+                letters.push(letter);
+                indices.push(index);
+            }
         }
-        let published = self.publisher.publish(letters).await;
+        let (mut published, replied) =
+            tokio::join!(self.publisher.publish(letters), self.direct.publish(direct));
+        published.extend(replied);
+        indices.extend(direct_indices);
         for (index, answer) in indices.into_iter().zip(published) {
             if let Some(place) = answers.get_mut(index) {
                 *place = Some(answer.map(|()| Published::Accepted));
@@ -272,13 +286,26 @@ impl Transport for AmqpTransport {
         Ok((Box::new(source), Arc::new(settler)))
     }
 
+    async fn inbox(&self) -> Result<(ReplyAddress, Box<dyn Source>)> {
+        self.check_open()?;
+        let session = self.consuming.session().await?;
+        let (replies, clock) = (self.replies.clone(), self.clock.clone());
+        let opened = Inbox::open(session, self.consuming.watch(), replies, clock).await?;
+        let (address, inbox) = opened;
+        Ok((address, Box::new(inbox)))
+    }
+
     fn admin(&self) -> &dyn Admin {
         &self.admin
     }
 
     async fn close(&self, within: Duration) {
         self.closed.store(true, Ordering::Release);
-        tokio::join!(self.consuming.close(within), self.publishing.close(within));
+        tokio::join!(
+            self.consuming.close(within),
+            self.publishing.close(within),
+            self.direct.close(within),
+        );
     }
 }
 

@@ -3,7 +3,7 @@ use std::time::UNIX_EPOCH;
 use lapin::types::{ByteArray, FieldArray};
 
 use super::*;
-use crate::convert::{ReplyRule, arrived};
+use crate::{convert::arrived, reply_rule::ReplyRule};
 
 fn everything() -> BasicProperties {
     let mut inner = FieldTable::default();

@@ -12,6 +12,7 @@ mod plain;
 mod quarantine;
 mod raw;
 
+mod replies;
 mod rig;
 mod stopping;
 mod topology;

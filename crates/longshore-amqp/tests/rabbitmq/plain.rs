@@ -7,7 +7,7 @@ use lapin::{
 
 /// A connection with one channel, in confirm mode.
 pub(crate) struct Plain {
-    _connection: Connection,
+    connection: Connection,
     pub(crate) channel: Channel,
 }
 
@@ -19,7 +19,7 @@ impl Plain {
         let select = channel.confirm_select(ConfirmSelectOptions::default());
         select.await.expect("confirms");
         Self {
-            _connection: connection,
+            connection,
             channel,
         }
     }
@@ -30,6 +30,17 @@ impl Plain {
             self.channel
                 .basic_publish("".into(), queue.into(), options, body, properties);
         publish.await.expect("written").await.expect("confirmed");
+    }
+
+    pub(crate) async fn leave(self) {
+        let left = self.connection.close(200, "left".into());
+        left.await.expect("a farewell");
+    }
+
+    /// One that may be closed by a refusal.
+    pub(crate) async fn new_channel(&self) -> Channel {
+        let channel = self.connection.create_channel();
+        channel.await.expect("a channel")
     }
 
     /// Takes one message for good.
