@@ -18,8 +18,10 @@ use tokio::{
 use crate::{
     convert::{arrived, counter, short},
     error::told,
+    gate::Turn,
     held::Held,
     intake::{Intake, Slot},
+    intent::{Intent, stopped},
     link::{State, live},
     objects::answered,
     plan::Plan,
@@ -29,13 +31,6 @@ use crate::{
     suspects::{Diversion, is_suspect},
     topology::declare,
 };
-
-/// What the owner of a source wants of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Intent {
-    pub(crate) stop: bool,
-    pub(crate) prefetch: u16,
-}
 
 /// One of the two channels of a subscription.
 pub(crate) struct Feed {
@@ -79,6 +74,7 @@ struct Open {
 impl Feed {
     /// Runs until the source is stopped and drained, or dropped.
     pub(crate) async fn run(mut self) {
+        let _turn = self.turn().await;
         let mut wait = SHORTEST;
         loop {
             if self.intent.borrow().stop {
@@ -89,13 +85,7 @@ impl Feed {
                 () = stopped(self.intent.clone()) => break,
                 opened = self.open() => opened,
             };
-            if let Some(first) = self.first.take() {
-                // Whoever subscribed may have gone.
-                let _ = first.send(match &opened {
-                    Err(error) => Err(Error::new(error.kind(), error.to_string())),
-                    Ok(_) => Ok(()),
-                });
-            }
+            self.tell(opened.as_ref().err());
             match opened {
                 Ok(open) => {
                     wait = SHORTEST;
@@ -126,6 +116,31 @@ impl Feed {
             }
         }
         self.intake.drained(self.slot);
+    }
+
+    /// Waits until the quarantine is this lane's to consume, or the source is stopped.
+    async fn turn(&mut self) -> Option<Turn> {
+        if self.slot == Slot::Lane {
+            return None;
+        }
+        let gate = self.plan.gate.clone();
+        if let Some(turn) = gate.try_turn() {
+            return Some(turn);
+        }
+        self.tell(None);
+        tokio::select! {
+            biased;
+            () = stopped(self.intent.clone()) => None,
+            turn = gate.turn() => Some(turn),
+        }
+    }
+
+    /// Tells whoever subscribed, if nobody has, and if that has not gone.
+    fn tell(&mut self, error: Option<&Error>) {
+        if let Some(first) = self.first.take() {
+            let error = error.map(|error| Error::new(error.kind(), error.to_string()));
+            let _ = first.send(error.map_or(Ok(()), Err));
+        }
     }
 
     fn queue(&self) -> &str {
@@ -327,7 +342,9 @@ impl Feed {
                 now,
             );
             // Where it lies counts, whatever a plain client wrote or left out: it must come back here.
-            if let Some(lane) = self.plan.lane_name() {
+            if self.slot == Slot::Lane
+                && let Some(lane) = self.plan.lane_name()
+            {
                 arrived.envelope.priority = Some(lane);
             }
             if self.slot == Slot::Lane && is_suspect(&self.plan, &arrived) {
@@ -371,11 +388,5 @@ async fn next(consumer: &mut Option<Consumer>) -> Option<lapin::Result<Message>>
     match consumer {
         Some(consumer) => consumer.next().await,
         None => std::future::pending().await,
-    }
-}
-
-async fn stopped(mut intent: watch::Receiver<Intent>) {
-    if intent.wait_for(|intent| intent.stop).await.is_err() {
-        std::future::pending().await
     }
 }

@@ -1,4 +1,7 @@
-//! Keeps the quarantine of a queue shut while suspects are on their way to it.
+//! The way into the quarantine of a queue, and out of it.
+//!
+//! One lane of a client consumes it for all: two would have two suspects in one process. Nothing comes out
+//! while others are on their way in.
 
 use std::{
     collections::BTreeMap,
@@ -10,11 +13,13 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 use longshore_core::Name;
+use tokio::sync::OwnedMutexGuard;
 
-/// One of each queue, for all lanes this client consumes: whatever kills this process out of the
-/// quarantine would cost the others, half moved, one more attempt.
+/// One of each queue, for all lanes this client consumes. Shut while suspects are being moved: whatever
+/// kills this process out of the quarantine would cost the others, half moved, one more attempt.
 #[derive(Default)]
 pub(crate) struct Gate {
+    turn: Arc<tokio::sync::Mutex<()>>,
     under_way: AtomicUsize,
     waiting: Mutex<Vec<Weak<AtomicWaker>>>,
 }
@@ -22,7 +27,20 @@ pub(crate) struct Gate {
 /// A suspect is on its way to the quarantine as long as this lives.
 pub(crate) struct UnderWay(Arc<Gate>);
 
+/// The right to consume the quarantine.
+pub(crate) type Turn = OwnedMutexGuard<()>;
+
 impl Gate {
+    /// The right to consume, where nobody has it.
+    pub(crate) fn try_turn(&self) -> Option<Turn> {
+        self.turn.clone().try_lock_owned().ok()
+    }
+
+    /// The right to consume, once it is free. Cancelling loses only the place in the line.
+    pub(crate) async fn turn(&self) -> Turn {
+        self.turn.clone().lock_owned().await
+    }
+
     pub(crate) fn pass(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         UnderWay(self.clone())

@@ -28,6 +28,7 @@ mod headers;
 mod held;
 mod inbox;
 mod intake;
+mod intent;
 mod link;
 mod names;
 mod objects;

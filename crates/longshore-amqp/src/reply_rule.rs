@@ -17,14 +17,23 @@ impl ReplyRule {
     pub(crate) fn allows(&self, address: &str) -> bool {
         let own = self.prefix.as_deref().filter(|prefix| !prefix.is_empty());
         address.strip_prefix(DIRECT).is_some_and(is_direct)
-            || address.starts_with(SERVER_NAMED)
-            || own.is_some_and(|prefix| address.starts_with(prefix) && !address.starts_with(DIRECT))
+            || address.strip_prefix(SERVER_NAMED).is_some_and(is_guid)
+            || own.is_some_and(|prefix| {
+                let queue = address.starts_with(prefix) && !address.starts_with(DIRECT);
+                queue && !address.chars().any(char::is_control)
+            })
     }
 }
 
 /// Whether this is the broker's own name of a client that waits for direct replies, and no queue.
 pub(crate) fn is_direct_reply(address: &str) -> bool {
     address.starts_with(DIRECT)
+}
+
+/// What the broker puts behind its prefix.
+fn is_guid(suffix: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    !suffix.is_empty() && suffix.bytes().all(fits)
 }
 
 /// `<process>.<key>`, both in base 64. RabbitMQ closes the connection of whoever publishes to what it
@@ -106,7 +115,10 @@ mod tests {
         for (address, anyway, by_prefix) in [
             (REAL, true, true),
             ("amq.gen-JzTY20BRgKO-HjmUJj0wLg", true, true),
+            ("amq.gen-", false, false),
+            ("amq.gen-x\norders", false, false),
             ("answers.mine", false, true),
+            ("answers.\0", false, false),
             ("orders", false, false),
             ("", false, false),
             ("amq.rabbitmq.reply-to", false, false),
@@ -132,7 +144,7 @@ mod tests {
         let (_, process) = head.rsplit_once('.').expect("a process");
         assert!(is_direct(&format!("{process}.{key}")));
         for forged in [
-            format!("{process}"),
+            process.to_owned(),
             format!("{process}."),
             format!(".{key}"),
             format!("{process}.{key}.{key}"),

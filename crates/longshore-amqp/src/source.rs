@@ -5,25 +5,26 @@ use std::{
     task::{Context, Poll},
 };
 
-use longshore_core::{Delivery, Error, ErrorKind, Part, Receipt, Result, Source, Text};
+use longshore_core::{Delivery, Error, ErrorKind, Receipt, Result, Source, Text};
 use tokio::{
     sync::{oneshot, watch},
     task::AbortHandle,
 };
 
 use crate::{
-    feed::{Feed, Intent},
+    feed::Feed,
     intake::{Intake, Slot},
+    intent::Intent,
     link::State,
     plan::Plan,
     publisher::Publisher,
 };
 
-/// A lane; with the normal one also the quarantine, because one worker consumes that once.
+/// A lane, and the quarantine while no other lane of this client consumes that.
 pub(crate) struct AmqpSource {
     intake: Arc<Intake>,
     intent: watch::Sender<Intent>,
-    feeds: Vec<AbortHandle>,
+    feeds: [AbortHandle; 2],
 }
 
 impl AmqpSource {
@@ -59,11 +60,7 @@ impl AmqpSource {
             };
             tokio::spawn(feed.run()).abort_handle()
         };
-        let mut feeds = vec![feed(Slot::Lane)];
-        match plan.part {
-            Part::Lane(0) => feeds.push(feed(Slot::Quarantine)),
-            _ => intake.drained(Slot::Quarantine),
-        }
+        let feeds = [feed(Slot::Lane), feed(Slot::Quarantine)];
         let source = Self {
             intake: intake.clone(),
             intent,

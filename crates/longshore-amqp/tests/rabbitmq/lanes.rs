@@ -166,10 +166,11 @@ async fn the_suspects_of_all_lanes_run_one_at_a_time_and_return_to_their_lane_wh
             assert_eq!(taker.one().await.attempt, attempt);
         }
     }
+    // Whichever lane is consumed first brings the suspects of all.
+    let mut normal = lane(&rig, 0).await;
     let (mut high, mut low) = (lane(&rig, HIGH).await, lane(&rig, LOW).await);
     high.nothing().await;
     low.nothing().await;
-    let mut normal = lane(&rig, 0).await;
     let first = normal.one().await;
     normal.nothing().await;
     assert_eq!(first.attempt, 3);
@@ -216,6 +217,33 @@ async fn the_suspects_of_all_lanes_run_one_at_a_time_and_return_to_their_lane_wh
         taker.complete(vec![delivery]).await;
     }
     normal.nothing().await;
+}
+
+#[tokio::test]
+async fn another_lane_goes_on_with_the_suspects_when_the_first_stops() {
+    let rig = with_lanes().await;
+    to_lane(&rig, HIGH, &["a", "b"]).await;
+    for _ in 0..2 {
+        let mut taker = lane(&rig, HIGH).await;
+        taker.exactly(2).await;
+    }
+    let mut high = lane(&rig, HIGH).await;
+    let first = high.one().await;
+    let mut low = lane(&rig, LOW).await;
+    low.nothing().await;
+    high.source.stop();
+    // What is in its hands is still its own to settle.
+    low.nothing().await;
+    let name = body(&first).to_owned();
+    high.complete(vec![first]).await;
+    let second = low.one().await;
+    assert_ne!(body(&second), name);
+    assert_eq!(
+        (second.attempt, second.envelope.priority.as_deref()),
+        (3, Some("high"))
+    );
+    low.complete(vec![second]).await;
+    assert!(high.some(1).await.is_empty(), "it has stopped");
 }
 
 #[tokio::test]
