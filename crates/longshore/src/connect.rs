@@ -196,6 +196,9 @@ impl Connect {
 async fn store(url: &str, broker: &str, options: ConnectOptions) -> Result<Arc<dyn Store>> {
     match scheme(url) {
         "memory" if url == "memory:" => Ok(store::of_process(broker, &options.clock)),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
+        | "rediss+sentinel" => longshore_redis::open_store(url, options).await,
         other => Err(Error::new(
             ErrorKind::Unsupported,
             format!(
