@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use longshore_core::{DeadLetter, Error, ErrorKind, Name, Reason, Result, Text};
-use redis::{Pipeline, Value};
+use redis::{Cmd, Value};
 
 use crate::{
     convert,
@@ -17,10 +17,14 @@ use crate::{
     names::{Keys, reply_prefix},
     scripts::{self, REDRIVE},
     site::{Place, Site},
+    spread::spread,
 };
 
-/// Dead letters read in one go: each can be as large as a message.
-const PAGE: usize = 50;
+mod pages;
+mod place;
+
+use place::LetterId;
+
 /// The fields that follow the original ones.
 const OURS: [&str; 5] = [
     "dead.reason",
@@ -49,50 +53,21 @@ impl DeadLetters {
         after: Option<&Text>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>> {
-        let keys = self.keys(queue);
-        let mut from = match after {
-            Some(id) => format!("({}", parse(id)?),
-            None => "-".to_owned(),
-        };
-        let mut letters = Vec::new();
-        while letters.len() < limit {
-            let page = PAGE.min(limit - letters.len());
-            let mut pipeline = redis::pipe();
-            pipeline
-                .cmd("XRANGE")
-                .arg(keys.dead())
-                .arg(&from)
-                .arg("+")
-                .arg("COUNT")
-                .arg(page);
-            let confirm = self.site.options.confirm_timeout;
-            let reply = self
-                .links
-                .exchange(keys.slot, &pipeline, confirm)
-                .await
-                .map_err(unread)?
-                .pop();
-            let entries = entries(checked(reply.unwrap_or(Value::Nil))?);
-            let count = entries.len();
-            if let Some(last) = entries.last() {
-                from = format!("({}", last.id);
-            }
-            letters.extend(entries.into_iter().map(|entry| self.letter(entry)));
-            if count < page {
-                break;
-            }
-        }
-        Ok(letters)
+        let after = after.map(parse).transpose()?;
+        let found = pages::read(self, queue, after, limit).await?;
+        let letters = found.into_iter().map(|(id, entry)| self.letter(id, entry));
+        Ok(letters.collect())
     }
 
     /// Once: the script removes the dead letter in the step that writes the copy.
     pub(crate) async fn redrive(&self, queue: &Name, id: &Text) -> Result<()> {
-        let keys = self.keys(queue);
         let id = parse(id)?;
+        let keys = id.place.keys(&self.site.options, queue);
+        let id = id.entry;
         let mut command = REDRIVE.call(&[&keys.dead(), &keys.stream, &keys.meta()]);
         command
             .arg(id.to_string())
-            .arg(queue.as_str())
+            .arg(&*keys.scope)
             .arg(keys.base());
         let limit = self.site.options.confirm_timeout;
         let reply = scripts::run(&self.links, keys.slot, command, limit).await;
@@ -109,35 +84,30 @@ impl DeadLetters {
     }
 
     pub(crate) async fn discard(&self, queue: &Name, ids: &[Text]) -> Vec<Result<()>> {
-        let keys = self.keys(queue);
-        let mut pipeline = Pipeline::new();
-        for id in ids {
-            // An id that is none deletes nothing.
-            let id = parse(id).unwrap_or(EntryId { ms: 0, sequence: 0 });
-            pipeline.cmd("XDEL").arg(keys.dead()).arg(id.to_string());
-        }
-        if ids.is_empty() {
-            return Vec::new();
-        }
-        match self
-            .links
-            .exchange(keys.slot, &pipeline, self.site.options.confirm_timeout)
-            .await
-        {
-            Ok(replies) => replies
-                .into_iter()
-                .map(|reply| match int(&checked(reply)?) {
-                    Some(1) => Ok(()),
-                    _ => Err(gone()),
-                })
-                .collect(),
-            Err(broken) => {
-                let error = broken.into_error();
-                ids.iter()
-                    .map(|_| Err(Error::new(error.kind(), error.to_string())))
-                    .collect()
+        let commands: Vec<(u16, Cmd)> = ids
+            .iter()
+            .map(|id| {
+                // An id that is none deletes nothing.
+                let none = LetterId {
+                    entry: EntryId { ms: 0, sequence: 0 },
+                    place: place::Place::Lanes,
+                };
+                let id = parse(id).unwrap_or(none);
+                let keys = id.place.keys(&self.site.options, queue);
+                let mut command = redis::cmd("XDEL");
+                command.arg(keys.dead()).arg(id.entry.to_string());
+                (keys.slot, command)
+            })
+            .collect();
+        let replies = spread(&self.links, &commands, self.site.options.confirm_timeout).await;
+        let answers = replies.into_iter().map(|reply| {
+            let reply = checked(reply.map_err(Broken::into_error)?)?;
+            match int(&reply) {
+                Some(1) => Ok(()),
+                _ => Err(gone()),
             }
-        }
+        });
+        answers.collect()
     }
 
     /// The same for what does not fit a script: watched, on a connection of its own.
@@ -188,8 +158,8 @@ impl DeadLetters {
         ))
     }
 
-    fn letter(&self, entry: Entry) -> DeadLetter {
-        let id = Text::from(entry.id.to_string());
+    fn letter(&self, id: LetterId, entry: Entry) -> DeadLetter {
+        let id = Text::from(id.to_string());
         let (original, ours) = split(entry.fields);
         let envelope =
             convert::read_unjudged(&original, &reply_prefix(&self.site.options.key_prefix));
@@ -207,10 +177,6 @@ impl DeadLetters {
             .and_then(|ms| ms.parse().ok())
             .and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
         letter
-    }
-
-    fn keys(&self, queue: &Name) -> Keys {
-        Keys::new(&self.site.options.key_prefix, queue)
     }
 }
 
@@ -266,8 +232,8 @@ fn unpacked(packed: &Bytes) -> Option<Fields> {
     })
 }
 
-fn parse(id: &Text) -> Result<EntryId> {
-    EntryId::parse(Bytes::copy_from_slice(id.as_bytes()).as_ref()).ok_or_else(gone)
+fn parse(id: &Text) -> Result<LetterId> {
+    LetterId::parse(id).ok_or_else(gone)
 }
 
 fn gone() -> Error {

@@ -15,6 +15,7 @@ mod dead_letters;
 mod delay;
 mod entry;
 mod failure;
+mod figures;
 mod held;
 mod lane;
 mod lease;

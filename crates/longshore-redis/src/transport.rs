@@ -74,6 +74,7 @@ impl RedisTransport {
         let mut capabilities = Capabilities::default();
         capabilities.lanes = true;
         capabilities.topics = true;
+        capabilities.partitions = true;
         capabilities.atomic_topics = !cluster;
         capabilities.longest_delay = Some(defaults::LONGEST_DELAY);
         capabilities.dedup_at_publish = true;

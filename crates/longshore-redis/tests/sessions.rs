@@ -160,7 +160,7 @@ async fn what_was_given_back_stays_away_while_its_source_is_open() {
         .unwrap();
     // A new connection looks at the whole pending list again.
     server.query::<i64>("CLIENT KILL TYPE normal SKIPME yes");
-    publish_keyed(&transport, &topology, "k", numbers(2, 3)).await;
+    server.query::<String>("XADD ls:{q.s1.0}:stream * type test body 2");
     assert_eq!(bodies(&owner.consumer.receive(1).await), ["2"]);
     let more = owner.consumer.receive_within(1, Duration::from_secs(1));
     assert_eq!(more.await.len(), 0);
@@ -293,6 +293,81 @@ async fn an_owner_that_was_frozen_changes_nothing() {
     let held = next.consumer.receive(3).await;
     assert_eq!(bodies(&held), numbers(0, 3));
     assert!(next.consumer.complete(held).await.iter().all(Result::is_ok));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_of_a_partition_go_back_to_it() {
+    let server = Server::start(&[]).await;
+    let topology = sessions("q", 4);
+    let transport = server.connect().await;
+    let member = server::member::Member::join(&transport, &topology, LOCK).await;
+    let mut owners = Vec::new();
+    for index in 0..4 {
+        let ownership = member.own(longshore_core::Claim::Partition(index)).await;
+        owners.push(member.consume(ownership).await);
+    }
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    let batch = keys.map(|key| keyed(&topology, key, key)).to_vec();
+    assert!(transport.publish(batch).await.iter().all(Result::is_ok));
+    let mut count = 0;
+    for consumer in &mut owners {
+        for delivery in consumer.receive_within(6, Duration::from_secs(1)).await {
+            count += 1;
+            let dead = Verdict::DeadLetter {
+                reason: Reason::Permanent,
+                detail: "d".into(),
+            };
+            consumer.settle(delivery, dead).await.unwrap();
+        }
+    }
+    assert_eq!(count, 6);
+    let admin = transport.admin();
+    assert_eq!(admin.stats(&topology.queue).await.unwrap().dead, 6);
+    let mut letters = Vec::new();
+    let mut after = None;
+    loop {
+        let page = admin
+            .dead_letters(&topology.queue, after.as_ref(), 2)
+            .await
+            .unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.id.clone());
+        letters.extend(page);
+    }
+    let mut found: Vec<_> = letters
+        .iter()
+        .map(|l| l.envelope.key.clone().unwrap())
+        .collect();
+    found.sort();
+    assert_eq!(found, keys.map(longshore_core::Text::from));
+    let (back, away) = letters.split_at(4);
+    let ids: Vec<_> = back.iter().map(|letter| letter.id.clone()).collect();
+    assert!(
+        admin
+            .redrive(&topology.queue, &ids)
+            .await
+            .iter()
+            .all(Result::is_ok)
+    );
+    let ids: Vec<_> = away.iter().map(|letter| letter.id.clone()).collect();
+    assert!(
+        admin
+            .discard(&topology.queue, &ids)
+            .await
+            .iter()
+            .all(Result::is_ok)
+    );
+    let mut returned = 0;
+    for (index, consumer) in owners.iter_mut().enumerate() {
+        for delivery in consumer.receive_within(6, Duration::from_secs(1)).await {
+            let key = delivery.envelope.key.clone().unwrap();
+            assert_eq!(longshore_core::partition_of(&key, 4), index as u16);
+            assert_eq!(delivery.standing, longshore_core::Standing::Exempt);
+            returned += 1;
+        }
+    }
+    assert_eq!(returned, 4);
+    assert_eq!(admin.stats(&topology.queue).await.unwrap().dead, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
