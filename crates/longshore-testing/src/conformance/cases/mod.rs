@@ -12,6 +12,7 @@ mod figures;
 mod hostile;
 mod lanes;
 mod locks;
+mod lost_ownership;
 mod order;
 mod outages;
 mod ownership;
@@ -52,6 +53,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Case> {
         lanes::CASES,
         session_queues::CASES,
         ownership::CASES,
+        lost_ownership::CASES,
         partitions::CASES,
         order::CASES,
         session_state::CASES,
