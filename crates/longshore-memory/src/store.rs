@@ -17,8 +17,8 @@ use crate::{book::Book, mark::Writer};
 /// It is bounded. Where [`MOST_MARKS`](Self::MOST_MARKS) ids are inside their windows, or
 /// [`MOST_SESSIONS`](Self::MOST_SESSIONS) sessions have a state, whatever needs a further one is answered
 /// with [`ErrorKind::Full`](longshore_core::ErrorKind::Full). Ids past their windows and cleared sessions make
-/// room by themselves. An id takes about 300 bytes, with its reply on top; a session its state twice,
-/// as it is and as it was before the last message.
+/// room by themselves. An id of 32 characters takes about 450 bytes (measured with a million), with its
+/// reply on top; a session its state twice, as it is and as it was before the last message.
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     book: Mutex<Book>,
