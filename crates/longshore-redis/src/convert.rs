@@ -6,6 +6,8 @@ use bytes::Bytes;
 use longshore_core::{Defect, Envelope, Limits, Reason, ReplyAddress, Standing, Text};
 use redis::Cmd;
 
+use crate::names::is_reply_address;
+
 /// More fields than this fit neither a script nor any sensible message.
 pub(crate) const MOST_FIELDS: usize = 1000;
 
@@ -13,6 +15,12 @@ pub(crate) const MOST_FIELDS: usize = 1000;
 const HOLD: &str = "dedup";
 /// The field of a message that is outside the dedup window.
 const REDRIVEN: &str = "redriven";
+
+/// Headers that have a field of their own.
+const REPLY: [(&str, &str); 2] = [
+    ("longshore-reply", "reply"),
+    ("longshore-reply-number", "reply_number"),
+];
 
 /// What an entry says.
 #[derive(Debug)]
@@ -54,8 +62,10 @@ pub(crate) fn write(envelope: &Envelope, mut write: impl FnMut(&[u8], &[u8])) {
         }
     }
     for (name, value) in &envelope.headers {
-        let name = ["h.", name].concat();
-        write(name.as_bytes(), value);
+        match REPLY.iter().find(|(header, _)| name == header) {
+            Some((_, field)) => write(field.as_bytes(), value),
+            None => write(["h.", name].concat().as_bytes(), value),
+        }
     }
     write(b"body", &envelope.body);
 }
@@ -198,7 +208,7 @@ impl Reading {
         if name == "reply_to".as_bytes() {
             // Anything else would let a publisher choose where we write.
             if let Some(address) =
-                text(value).filter(|a| a.starts_with(reply_prefix) && a.len() <= 256)
+                text(value).filter(|address| is_reply_address(reply_prefix, address))
             {
                 self.envelope.reply_to = Some(ReplyAddress::checked(address));
             }
@@ -212,7 +222,11 @@ impl Reading {
                 limits.headers
             ));
         }
-        if name.starts_with(b"h.") {
+        if let Some((header, _)) = REPLY.iter().find(|(_, field)| name == field.as_bytes()) {
+            self.envelope
+                .headers
+                .push(((*header).into(), value.clone()));
+        } else if name.starts_with(b"h.") {
             match text(&name.slice(2..)) {
                 Some(name) => self.envelope.headers.push((name, value.clone())),
                 None => self.hostile("a header name is not UTF-8".into()),

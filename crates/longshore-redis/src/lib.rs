@@ -17,6 +17,7 @@ mod entry;
 mod failure;
 mod figures;
 mod held;
+mod inbox;
 mod lane;
 mod lease;
 mod link;

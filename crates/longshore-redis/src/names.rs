@@ -151,6 +151,14 @@ pub(crate) fn reply_prefix(prefix: &str) -> String {
     format!("{prefix}:reply:")
 }
 
+/// Whether replies may be written there. Whoever asks chooses it, so it must be no key that anybody
+/// else has, whatever prefixes others use.
+pub(crate) fn is_reply_address(reply_prefix: &str, address: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let name = address.strip_prefix(reply_prefix);
+    name.is_some_and(|name| (1..=128).contains(&name.len()) && name.bytes().all(fits))
+}
+
 /// The prefix goes into every key, so it must neither move the hash tag nor hide in a pattern.
 pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':');
@@ -165,7 +173,7 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
 
 /// The slot of a hash tag: CRC16 (XMODEM) modulo 16384
 /// (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>).
-fn slot(tag: &[u8]) -> u16 {
+pub(crate) fn slot(tag: &[u8]) -> u16 {
     let crc = tag.iter().fold(0u16, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
             let shifted = crc << 1;

@@ -16,7 +16,7 @@ use crate::{
     failure::{refused, unexpected},
     link::Links,
     mark::expiry_ms,
-    names::Keys,
+    names::{Keys, is_reply_address, reply_prefix, slot},
     scripts::{self, Calls, DELAY, PUBLISH},
     site::Site,
 };
@@ -46,6 +46,9 @@ struct Chunk {
 
 pub(crate) const CHUNK: usize = 2000;
 pub(crate) const CHUNK_BYTES: usize = 8 * 1024 * 1024;
+
+/// Replies that wait for a requester who does not read, about.
+const REPLIES: usize = 10_000;
 
 /// How long an id stays taken for a message that no worker has got to.
 const LONGEST_HOLD: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -79,7 +82,11 @@ impl Publisher {
         }
         let replies = self.send_all(writes).await;
         for (index, reply) in indexes.into_iter().zip(replies) {
-            answers[index] = Some(reply.and_then(|reply| stored(&reply)));
+            let meant = match batch[index].to {
+                Destination::Reply(_) => answered,
+                _ => stored,
+            };
+            answers[index] = Some(reply.and_then(|reply| meant(&reply)));
         }
         if !topics.is_empty() {
             let messages: Vec<_> = topics.iter().map(|index| &batch[*index]).collect();
@@ -117,11 +124,35 @@ impl Publisher {
                 )))
             }
             Destination::Topic(_) => Ok(None),
+            Destination::Reply(address) => self.reply_to(address.as_str(), message).map(Some),
             _ => Err(Error::new(
                 ErrorKind::Unsupported,
-                "this transport has no request/reply yet",
+                "this transport does not know such a destination",
             )),
         }
+    }
+
+    /// The command that answers whoever asked, and makes nothing.
+    fn reply_to(&self, address: &str, message: &Outgoing) -> Result<Write> {
+        if !is_reply_address(&reply_prefix(&self.site.options.key_prefix), address) {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "this is no address for replies; it does not begin as the prefix of this client says",
+            ));
+        }
+        if !message.delay.is_zero() {
+            let text = "a reply cannot be delayed";
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        let mut command = redis::cmd("XADD");
+        command.arg(address).arg("NOMKSTREAM");
+        command.arg("MAXLEN").arg("~").arg(REPLIES).arg("*");
+        convert::add_fields(&mut command, &message.envelope, None);
+        Ok(Write {
+            slot: slot(address.as_bytes()),
+            command,
+            bytes: message.envelope.body.len(),
+        })
     }
 
     /// A lane beside the normal one has its name in the message.
@@ -282,6 +313,16 @@ pub(crate) fn stored(reply: &Value) -> Answer {
             Some(2) => Ok(Published::Duplicate),
             _ => Ok(Published::Accepted),
         },
+    }
+}
+
+/// What the answer to a reply means. Whoever is gone takes nothing, nor does what is no address at
+/// all.
+fn answered(reply: &Value) -> Answer {
+    match reply {
+        Value::ServerError(error) if error.code() == "WRONGTYPE" => Ok(Published::Accepted),
+        Value::ServerError(error) => Err(refused(error)),
+        _ => Ok(Published::Accepted),
     }
 }
 

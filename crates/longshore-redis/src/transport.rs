@@ -9,7 +9,8 @@ use std::{
 use async_trait::async_trait;
 use longshore_core::{
     Admin, Capabilities, ConnectOptions, Declare, Error, ErrorKind, Membership, Outgoing, Part,
-    Published, Result, Store, Subscribed, Subscription, Text, Topology, Transport, defaults,
+    Published, ReplyAddress, Result, Source, Store, Subscribed, Subscription, Text, Topology,
+    Transport, defaults,
 };
 use redis::Value;
 use tokio_util::{
@@ -23,6 +24,7 @@ use crate::{
     delay::Promoter,
     entry::{lookup, text},
     failure::Broken,
+    inbox::{Inbox, InboxSource},
     lane::Lane,
     lease::Leased,
     link::{Link, Links},
@@ -54,6 +56,7 @@ pub(crate) struct RedisTransport {
     /// By scope.
     promoters: Mutex<BTreeMap<Text, Weak<Promoter>>>,
     lanes: Mutex<Vec<Weak<Lane>>>,
+    inboxes: Mutex<Vec<Weak<Inbox>>>,
     sessions: Sessions,
     /// Those that may hold entries.
     tasks: TaskTracker,
@@ -79,6 +82,7 @@ impl RedisTransport {
         capabilities.longest_delay = Some(defaults::LONGEST_DELAY);
         capabilities.dedup_at_publish = true;
         capabilities.atomic_settle = true;
+        capabilities.replies = true;
         capabilities.durable = durable;
         let killed = CancellationToken::new();
         Ok(Self {
@@ -91,6 +95,7 @@ impl RedisTransport {
             renewal: Mutex::new(None),
             promoters: Mutex::new(BTreeMap::new()),
             lanes: Mutex::new(Vec::new()),
+            inboxes: Mutex::new(Vec::new()),
             sessions: Sessions::default(),
             tasks: TaskTracker::new(),
             alive: Arc::new(killed.clone().drop_guard()),
@@ -218,6 +223,22 @@ impl Transport for RedisTransport {
         Ok(Box::new(self.join_workers(queue, declare).await?))
     }
 
+    async fn inbox(&self) -> Result<(ReplyAddress, Box<dyn Source>)> {
+        self.open()?;
+        let opened = Inbox::open(Arc::clone(&self.site), self.killed.child_token()).await;
+        let (inbox, link) = opened?;
+        self.tasks.spawn(Arc::clone(&inbox).run(link));
+        let mut inboxes = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        inboxes.retain(|inbox| inbox.strong_count() > 0);
+        inboxes.push(Arc::downgrade(&inbox));
+        drop(inboxes);
+        let source = InboxSource {
+            inbox,
+            _alive: Arc::clone(&self.alive),
+        };
+        Ok((source.inbox.address(), Box::new(source)))
+    }
+
     fn store(&self) -> Option<Arc<dyn Store>> {
         Some(Arc::clone(&self.store) as Arc<dyn Store>)
     }
@@ -236,6 +257,11 @@ impl Transport for RedisTransport {
             lane.table
                 .end(Error::new(ErrorKind::Closed, "the client was closed"));
             lane.table.abandon();
+        }
+        let inboxes =
+            std::mem::take(&mut *self.inboxes.lock().unwrap_or_else(PoisonError::into_inner));
+        for inbox in inboxes.iter().filter_map(Weak::upgrade) {
+            inbox.end(Error::new(ErrorKind::Closed, "the client was closed"));
         }
         self.sessions.close();
         // 2. Promoters hold nothing and stop where they are.
