@@ -1,6 +1,10 @@
 //! What a user may not do is said so, and not tried for ever.
 
-use longshore_core::{Declare, ErrorKind};
+use std::{sync::Arc, time::Duration};
+
+use longshore_core::{
+    Declare, Destination, ErrorKind, Limits, Name, Outgoing, Part, Subscription, Topology,
+};
 use longshore_testing::brokers::{Broker, BrokerKind};
 
 use crate::rig::{Rig, body, connect, message};
@@ -45,4 +49,80 @@ async fn who_may_not_read_is_told_at_the_start_and_who_may_not_write_at_the_publ
     let delivery = taker.one().await;
     assert_eq!(body(&delivery), "x");
     taker.complete(vec![delivery]).await;
+}
+
+/// What `docs/security.md` adds to the permissions of a service for lanes and for requests.
+#[tokio::test]
+async fn lanes_topics_and_requests_need_no_more_than_is_documented() {
+    let broker = Broker::start(BrokerKind::RabbitMq).await.expect("a broker");
+    let plain = r"orders(\.p\.high|\.dlq|\.quarantine)?|placed|longshore\.delay\..+";
+    let lanes = r"longshore\.(lanes|rest)\.orders";
+    for (user, configure, write, read) in [
+        (
+            "lanes",
+            format!("^({plain}|{lanes}|amq\\.gen.*)$"),
+            format!(r"^(amq\.default|{plain}|{lanes})$"),
+            format!("^({plain}|{lanes}|amq\\.gen.*)$"),
+        ),
+        (
+            "plain",
+            format!("^({plain})$"),
+            format!(r"^(amq\.default|{plain})$"),
+            format!("^({plain})$"),
+        ),
+    ] {
+        let add = ["add_user", user, "secret"];
+        broker.rabbitmqctl(&add).await.expect("a user");
+        let permit = ["set_permissions", user, &configure, &write, &read];
+        broker.rabbitmqctl(&permit).await.expect("permissions");
+    }
+    let url = broker.url();
+    let host = url.rsplit('@').next().expect("a host").to_owned();
+    let [with, without] = ["lanes", "plain"].map(|user| format!("amqp://{user}:secret@{host}"));
+    let (with, without) = (connect(&with).await, connect(&without).await);
+
+    let name = |text| Name::new(text).expect("a name");
+    let mut topology = Topology::new(name("orders"));
+    topology.topics = vec![name("placed")];
+    let declared = without.declare(&topology, Declare::Create).await;
+    declared.expect("a queue without lanes needs nothing for them");
+    topology.lanes = vec![name("high")];
+    let refused = without.declare(&topology, Declare::Create).await;
+    assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::Denied));
+    let declared = with.declare(&topology, Declare::Create).await;
+    declared.expect("a queue with lanes");
+
+    let refused = without.inbox().await.err().map(|error| error.kind());
+    assert_eq!(refused, Some(ErrorKind::Denied));
+    let (address, _inbox) = with.inbox().await.expect("an inbox");
+    let mut urgent = message("x");
+    urgent.priority = Some("high".into());
+    for (to, delay) in [
+        (Destination::Topic(name("placed")), 0),
+        (Destination::Queue(name("orders"), Part::Lane(1)), 100),
+        (Destination::Reply(address), 0),
+    ] {
+        let outgoing = Outgoing {
+            to,
+            envelope: urgent.clone(),
+            delay: Duration::from_millis(delay),
+            dedup_window: None,
+        };
+        let answer = with.publish(vec![outgoing]).await.pop();
+        answer.expect("an answer").expect("a confirm");
+    }
+    let lane = Subscription {
+        topology: Arc::new(topology),
+        declare: Declare::Create,
+        part: Part::Lane(1),
+        ownership: None,
+        prefetch: 8,
+        lock: Duration::from_secs(30),
+        suspect_returns: 2,
+        limits: Limits::default(),
+    };
+    let (source, settler) = with.subscribe(lane).await.expect("a lane");
+    let mut taker = crate::rig::Taker { source, settler };
+    let both = taker.exactly(2).await;
+    taker.complete(both).await;
 }
