@@ -181,7 +181,9 @@ pub fn main(suites: impl Into<Vec<Suite>>) -> ExitCode {
     let alone = Arc::new(RwLock::new(()));
     let run = RandomIds.text();
     let mut trials = Vec::new();
-    for case in cases::all() {
+    // Those that run alone come last: each would keep the others waiting.
+    let (alone_ones, others): (Vec<_>, Vec<_>) = cases::all().partition(|case| case.alone());
+    for case in others.into_iter().chain(alone_ones) {
         let runs: Vec<_> = if case.is_fault() {
             let able = suites.iter().find(|s| case.is_given_by(&s.faults));
             able.or(suites.first()).into_iter().collect()

@@ -189,7 +189,6 @@ async fn p10_deaths_in_a_lane_are_counted_and_the_message_stays_in_it(stage: Arc
         let (lane, delivery) = next_of(&mut worker).await;
         assert_eq!(delivery.attempt, attempt);
         assert_same(&sent.envelope, &delivery.envelope);
-        assert!(delivery.suspect || lane == 1, "in lane {lane}");
         worker[lane].start(&delivery).await;
         if attempt == 4 {
             let verdict = Verdict::DeadLetter {
