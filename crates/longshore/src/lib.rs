@@ -92,4 +92,4 @@ pub use request::{Ask, Reply, Request, RequestError};
 pub use route::{Route, RouteService};
 pub use router::{Router, Routes};
 pub use session::Session;
-pub use worker::{Health, Worker, WorkerHandle};
+pub use worker::{Figures, Health, OwnedPartition, Worker, WorkerHandle};

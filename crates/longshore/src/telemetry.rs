@@ -25,7 +25,10 @@
 //! | `longshore.handlers.running` | gauge | handlers | `system`, `queue` |
 //! | `longshore.replies.dropped` | counter | replies | `system` |
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    time::Duration,
+};
 
 use longshore_core::{Delivery, Destination, Outgoing, Published, Result, Verdict, printable};
 use metrics::{Counter, Gauge, Histogram};
@@ -86,6 +89,45 @@ pub(crate) fn dropped_replies(system: &'static str) -> Counter {
     metrics::counter!(names::REPLIES_DROPPED, "system" => system)
 }
 
+/// A counter that can be read.
+pub(crate) struct Count {
+    metric: Counter,
+    total: AtomicU64,
+}
+
+impl Count {
+    fn new(metric: Counter) -> Self {
+        let total = AtomicU64::new(0);
+        Self { metric, total }
+    }
+
+    pub(crate) fn increment(&self, by: u64) {
+        self.metric.increment(by);
+        self.total.fetch_add(by, Ordering::Relaxed);
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+}
+
+/// A gauge that can be read.
+pub(crate) struct Level {
+    metric: Gauge,
+    level: AtomicI64,
+}
+
+impl Level {
+    pub(crate) fn add(&self, more: i32) {
+        self.metric.increment(f64::from(more));
+        self.level.fetch_add(more.into(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn level(&self) -> u64 {
+        u64::try_from(self.level.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+}
+
 /// What a worker counts. Handles are made once.
 pub(crate) struct Work {
     pub(crate) system: &'static str,
@@ -93,18 +135,20 @@ pub(crate) struct Work {
     pub(crate) consumed: Counter,
     pub(crate) process: Histogram,
     pub(crate) settle: Histogram,
-    pub(crate) locks_lost: Counter,
-    pub(crate) duplicates: Counter,
+    pub(crate) locks_lost: Count,
+    pub(crate) duplicates: Count,
     pub(crate) errors: Counter,
     pub(crate) panics: Counter,
     pub(crate) time_limits: Counter,
-    pub(crate) stale: Counter,
+    pub(crate) stale: Count,
     pub(crate) unsettled: Counter,
-    pub(crate) running: Gauge,
-    completed: Counter,
-    retried: Counter,
-    dead_lettered: Counter,
-    released: Counter,
+    pub(crate) running: Level,
+    /// Has no metric of its own: the durations are counted.
+    pub(crate) started: Count,
+    pub(crate) completed: Count,
+    pub(crate) retried: Count,
+    pub(crate) dead_lettered: Count,
+    pub(crate) released: Count,
 }
 
 impl Work {
@@ -117,8 +161,12 @@ impl Work {
             labels.extend(extra.map(|(name, value)| metrics::Label::new(name, value)));
             labels
         };
-        let settled =
-            |outcome| metrics::counter!(names::SETTLED, labels(Some(("outcome", outcome))));
+        let settled = |outcome| {
+            Count::new(metrics::counter!(
+                names::SETTLED,
+                labels(Some(("outcome", outcome)))
+            ))
+        };
         let failed = |kind| metrics::counter!(names::FAILURES, labels(Some(("kind", kind))));
         let refused = |kind| metrics::counter!(names::SETTLE_ERRORS, labels(Some(("kind", kind))));
         Self {
@@ -127,14 +175,18 @@ impl Work {
             consumed: metrics::counter!(names::CONSUMED, labels(None)),
             process: metrics::histogram!(names::PROCESS_DURATION, labels(None)),
             settle: metrics::histogram!(names::OPERATION_DURATION, "system" => system, "operation" => "settle"),
-            locks_lost: metrics::counter!(names::LOCKS_LOST, labels(None)),
-            duplicates: metrics::counter!(names::DUPLICATES, labels(None)),
+            locks_lost: Count::new(metrics::counter!(names::LOCKS_LOST, labels(None))),
+            duplicates: Count::new(metrics::counter!(names::DUPLICATES, labels(None))),
             errors: failed("error"),
             panics: failed("panic"),
             time_limits: failed("time-limit"),
-            stale: refused("stale"),
+            stale: Count::new(refused("stale")),
             unsettled: refused("other"),
-            running: metrics::gauge!(names::RUNNING, labels(None)),
+            running: Level {
+                metric: metrics::gauge!(names::RUNNING, labels(None)),
+                level: AtomicI64::new(0),
+            },
+            started: Count::new(Counter::noop()),
             completed: settled("complete"),
             retried: settled("retry"),
             dead_lettered: settled("dead-letter"),
@@ -142,7 +194,7 @@ impl Work {
         }
     }
 
-    pub(crate) fn settled(&self, verdict: &Verdict) -> &Counter {
+    pub(crate) fn settled(&self, verdict: &Verdict) -> &Count {
         match verdict {
             Verdict::Complete => &self.completed,
             Verdict::DeadLetter { .. } => &self.dead_lettered,

@@ -62,14 +62,14 @@ async fn ask_all(
 ) -> Result<Admission, Admission> {
     let mut state = None;
     if tenure::must_ask(shared, delivery, desk) {
-        match unstopped(shared, tenure::ask(shared, delivery, desk)).await? {
+        match unstopped(shared, desk, tenure::ask(shared, delivery, desk)).await? {
             Known::Nothing => {}
             Known::State(loaded) => state = Some(loaded),
             Known::SetAside => return Err(Admission::SetAside),
         }
     }
     if shared.dedup.must_ask(delivery) {
-        unstopped(shared, look_up(shared, delivery)).await??;
+        unstopped(shared, desk, look_up(shared, delivery)).await??;
     }
     if must_note(delivery) {
         note(delivery, desk).await?;
@@ -107,12 +107,18 @@ async fn look_up(shared: &Shared, delivery: &Delivery) -> Result<(), Admission> 
     }
 }
 
-/// What is asked, or going back where the worker stops or pauses before there is an answer.
-async fn unstopped<T>(shared: &Shared, asking: impl Future<Output = T>) -> Result<T, Admission> {
+/// What is asked, or going back where the worker stops or pauses, or the partition has to go, before
+/// there is an answer.
+async fn unstopped<T>(
+    shared: &Shared,
+    desk: &Desk,
+    asking: impl Future<Output = T>,
+) -> Result<T, Admission> {
     let mut told = shared.told.clone();
     tokio::select! {
         biased;
         answer = asking => Ok(answer),
+        () = desk.closing.cancelled() => Err(Admission::Waits(Duration::ZERO)),
         _ = told.wait_for(|control| control.state != State::Running) =>
             Err(Admission::Waits(Duration::ZERO)),
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use longshore_core::{
-    Delivery, Outcome, Reason, Verdict,
+    Defect, Delivery, Outcome, Reason, Verdict,
     defaults::{DETAIL_BYTES, LONGEST_DELAY},
     printable,
 };
@@ -39,7 +39,7 @@ impl Ending {
 /// Why this delivery must not start, as the verdict it gets instead.
 pub(super) fn refusal(
     delivery: &mut Delivery,
-    settings: &Settings,
+    max_attempts: u32,
     wall: SystemTime,
 ) -> Option<Verdict> {
     if let Some(defect) = delivery.defect.take() {
@@ -51,8 +51,8 @@ pub(super) fn refusal(
             "its time had passed before a handler started",
         ));
     }
-    if delivery.attempt > settings.max_attempts {
-        let (reason, detail) = match settings.max_attempts {
+    if delivery.attempt > max_attempts {
+        let (reason, detail) = match max_attempts {
             1 => (
                 Reason::Abandoned,
                 "its process died, and only one attempt is allowed",
@@ -95,6 +95,14 @@ pub(super) fn verdict(ending: Ending, cx: &Context, settings: &Settings) -> Verd
     Verdict::Retry {
         after: after.min(LONGEST_DELAY),
     }
+}
+
+/// Why nobody handles a message without a key in a queue with sessions.
+pub(super) fn key_missing() -> Defect {
+    Defect::new(
+        Reason::KeyMissing,
+        "the queue has sessions, and the message has no key",
+    )
 }
 
 /// What becomes of a message whose session is set aside.

@@ -1,11 +1,12 @@
 //! Where the deliveries of one source are settled.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use longshore_core::Settler;
+use longshore_core::{Receipt, Settler};
+use tokio_util::sync::CancellationToken;
 
 use crate::session::Tenure;
 
@@ -14,9 +15,25 @@ pub(super) struct Desk {
     pub(super) settler: Arc<dyn Settler>,
     /// The right to its sessions, where it is a partition.
     pub(super) tenure: Option<Arc<Tenure>>,
+    /// Cancelled once nothing more of its partition may start here.
+    pub(super) closing: CancellationToken,
+    told: Option<Arc<Told>>,
     unsettled: AtomicUsize,
     /// Its source takes nothing any more.
     retired: AtomicBool,
+}
+
+/// What became of the settlements in the partitions of one driver: the next message of a session
+/// waits for that.
+#[derive(Default)]
+pub(super) struct Told(Mutex<Vec<(Receipt, Settled)>>);
+
+/// What the broker has said to a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    Confirmed,
+    /// It came too late: the message is somebody else's.
+    Stale,
 }
 
 impl Desk {
@@ -24,16 +41,18 @@ impl Desk {
         Self {
             settler,
             tenure: None,
+            closing: CancellationToken::new(),
+            told: None,
             unsettled: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
         }
     }
 
-    #[expect(dead_code, reason = "called once partitions are granted")]
     /// Of a partition that was granted.
-    pub(super) fn owned(settler: Arc<dyn Settler>, tenure: Arc<Tenure>) -> Self {
+    pub(super) fn owned(settler: Arc<dyn Settler>, tenure: Arc<Tenure>, told: Arc<Told>) -> Self {
         Self {
             tenure: Some(tenure),
+            told: Some(told),
             ..Self::new(settler)
         }
     }
@@ -41,6 +60,12 @@ impl Desk {
     /// These many more were taken from the source.
     pub(super) fn took(&self, deliveries: usize) {
         self.unsettled.fetch_add(deliveries, Ordering::AcqRel);
+    }
+
+    pub(super) fn tell(&self, receipt: Receipt, settled: Settled) {
+        if let Some(told) = &self.told {
+            told.news().push((receipt, settled));
+        }
     }
 
     /// These many were settled, or their locks were lost. `true` once a retired one has none left.
@@ -55,5 +80,15 @@ impl Desk {
 
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
+    }
+}
+
+impl Told {
+    pub(super) fn take(&self) -> Vec<(Receipt, Settled)> {
+        std::mem::take(&mut *self.news())
+    }
+
+    fn news(&self) -> MutexGuard<'_, Vec<(Receipt, Settled)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,11 @@
 //! The loop of one core inside a worker.
 
-use std::{collections::BTreeMap, future::poll_fn, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, poll, stream::FuturesUnordered};
@@ -12,9 +17,10 @@ use super::{
     admit::{self, Admission, Admitted},
     attempt::{About, Attempt},
     conclude::{self, Ending},
-    desk::Desk,
+    desk::{Desk, Settled},
     handle::{Control, State},
     settle::settle,
+    window::Window,
 };
 use crate::{Context, context::Start, session::Place};
 
@@ -28,6 +34,8 @@ pub(super) struct Driver {
     drivers: usize,
     shared: SharedRef,
     control: watch::Receiver<Control>,
+    /// Where its messages come from in a queue with sessions.
+    window: Window,
     parked: FuturesUnordered<Attempt>,
     /// Of those parked, by lock.
     running: BTreeMap<Receipt, Context>,
@@ -45,12 +53,14 @@ impl Driver {
         drivers: usize,
         shared: SharedRef,
         control: watch::Receiver<Control>,
+        window: Window,
     ) -> Self {
         Self {
             index,
             drivers,
             shared,
             control,
+            window,
             parked: FuturesUnordered::new(),
             running: BTreeMap::new(),
             asking: FuturesUnordered::new(),
@@ -83,12 +93,14 @@ impl Driver {
                 _ = self.control.changed(), if stopping.is_none() => {}
                 () = async { tokio::time::sleep_until(stopping.unwrap_or_else(Instant::now)).await },
                     if stopping.is_some() => return self.give_up().await,
-                () = poll_fn(|cx| intake.poll_lost(index, cx, &mut lost)) => self.lose(&mut lost),
+                () = poll_fn(|cx| intake.poll_lost(index, cx, &mut lost)) => self.lose(&lost),
                 Some((about, ending)) = self.parked.next(), if !self.parked.is_empty() =>
                     self.end(about, ending),
                 Some(admitted) = self.asking.next(), if !self.asking.is_empty() =>
                     self.admitted(admitted).await,
                 Some(()) = self.settling.next(), if !self.settling.is_empty() => {}
+                () = poll_fn(|cx| self.window.poll(cx, room)), if !self.window.is_empty() =>
+                    self.serve(room).await,
                 desk = poll_fn(|cx| intake.poll_take(index, cx, room, &mut batch)), if room > 0 =>
                     self.take(&mut batch, &desk).await,
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
@@ -97,6 +109,7 @@ impl Driver {
                 self.end(about, ending);
             }
             self.hand_over().await;
+            lost.clear();
             // With handlers and source always ready nothing else would let other tasks run.
             tokio::task::coop::consume_budget().await;
         }
@@ -107,6 +120,7 @@ impl Driver {
             && self.asking.is_empty()
             && self.settling.is_empty()
             && self.ended.is_empty()
+            && self.window.is_empty()
     }
 
     /// How many more may start here now, and how long to wait where only the rate forbids it.
@@ -114,10 +128,16 @@ impl Driver {
         if control.state != State::Running {
             return (0, None);
         }
-        // The slots are shared out evenly; the first drivers take what is left over.
-        let share = control.concurrency / self.drivers
-            + usize::from(self.index < control.concurrency % self.drivers);
-        let room = share.saturating_sub(self.parked.len() + self.asking.len());
+        let room = match self.window.is_empty() {
+            // The slots are shared out evenly; the first drivers take what is left over.
+            true => {
+                let share = control.concurrency / self.drivers
+                    + usize::from(self.index < control.concurrency % self.drivers);
+                share.saturating_sub(self.parked.len() + self.asking.len())
+            }
+            // Each start takes a slot of those all drivers share.
+            false => control.concurrency,
+        };
         match &self.shared.pace {
             Some(pace) if room > 0 => {
                 match pace.allow(room, self.shared.client.clock().monotonic()) {
@@ -129,40 +149,69 @@ impl Driver {
         }
     }
 
+    /// Starts what was taken from a lane.
     async fn take(&mut self, batch: &mut Vec<Delivery>, desk: &Arc<Desk>) {
         self.shared.work.consumed.increment(batch.len() as u64);
         let wall = self.shared.client.clock().wall();
         let mut starts = 0;
-        for mut delivery in batch.drain(..) {
+        for delivery in batch.drain(..) {
             self.shared.dedup.meet(&delivery);
-            if let Some(verdict) = conclude::refusal(&mut delivery, &self.shared.settings, wall) {
-                self.set_aside(delivery, verdict, desk);
-                continue;
-            }
-            starts += 1;
-            let desk = Arc::clone(desk);
-            if admit::must_ask(&self.shared, &delivery, &desk) {
-                let shared = Arc::clone(&self.shared);
-                self.asking
-                    .push(Box::pin(admit::admit(shared, delivery, desk)));
-            } else {
-                self.begin(delivery, desk, None).await;
-            }
+            starts += usize::from(self.start(delivery, Arc::clone(desk), wall).await);
         }
+        self.paid(starts);
+    }
+
+    /// Starts what has its turn in the sessions of this driver.
+    async fn serve(&mut self, room: usize) {
+        let lost = std::mem::take(&mut self.window.lost);
+        self.lose(&lost);
+        let wall = self.shared.client.clock().wall();
+        let most = self.control.borrow().concurrency;
+        let mut starts = 0;
+        while starts < room
+            && let Some((delivery, desk)) = self.window.next(most)
+        {
+            starts += usize::from(self.start(delivery, desk, wall).await);
+        }
+        self.paid(starts);
+    }
+
+    fn paid(&self, starts: usize) {
         if let Some(pace) = &self.shared.pace {
             pace.started(starts);
         }
     }
 
+    /// Starts a delivery once everybody agrees; `false` where it never will.
+    async fn start(&mut self, mut delivery: Delivery, desk: Arc<Desk>, wall: SystemTime) -> bool {
+        let most = self.shared.settings.max_attempts;
+        if let Some(verdict) = conclude::refusal(&mut delivery, most, wall) {
+            self.set_aside(delivery, verdict, &desk);
+            return false;
+        }
+        if admit::must_ask(&self.shared, &delivery, &desk) {
+            let shared = Arc::clone(&self.shared);
+            self.asking
+                .push(Box::pin(admit::admit(shared, delivery, desk)));
+        } else {
+            self.begin(delivery, desk, None).await;
+        }
+        true
+    }
+
     /// Everybody asked about a start has answered.
     async fn admitted(&mut self, (admission, delivery, desk): Admitted) {
         match admission {
+            // Meanwhile its partition may have had to go.
+            Admission::Start(_) if desk.closing.is_cancelled() => {
+                self.window.put_back(delivery, Duration::ZERO);
+            }
             Admission::Start(state) => self.begin(delivery, desk, state).await,
             Admission::SetAside => {
                 let verdict = conclude::session_set_aside();
                 self.set_aside(delivery, verdict, &desk);
             }
-            Admission::Waits(after) => self.set_aside(delivery, Verdict::Release { after }, &desk),
+            Admission::Waits(after) => self.wait(delivery, after, &desk),
             Admission::Duplicate => {
                 self.shared.work.duplicates.increment(1);
                 self.set_aside(delivery, Verdict::Complete, &desk);
@@ -170,13 +219,21 @@ impl Driver {
             Admission::Stale => {
                 self.shared.dedup.forget(&delivery.receipt);
                 self.shared.work.locks_lost.increment(1);
+                desk.tell(delivery.receipt, Settled::Stale);
                 self.shared.intake.done(&desk, 1);
             }
             Admission::Refused(error) => {
                 tracing::warn!(queue = %self.shared.work.queue, %error, "a message could not start");
-                let after = Duration::ZERO;
-                self.set_aside(delivery, Verdict::Release { after }, &desk);
+                self.wait(delivery, Duration::ZERO, &desk);
             }
+        }
+    }
+
+    /// It could not start now, at no cost to its attempts: in a session it keeps its place.
+    fn wait(&mut self, delivery: Delivery, after: Duration, desk: &Arc<Desk>) {
+        match desk.tenure {
+            Some(_) => self.window.put_back(delivery, after),
+            None => self.set_aside(delivery, Verdict::Release { after }, desk),
         }
     }
 
@@ -207,7 +264,8 @@ impl Driver {
             begun,
         };
         let mut attempt = Attempt::new(about, handling, timing, limit, span);
-        self.shared.work.running.increment(1.0);
+        self.shared.work.started.increment(1);
+        self.shared.work.running.add(1);
         if let std::task::Poll::Ready((about, ending)) = poll!(&mut attempt) {
             self.end(about, ending);
         } else if let (Some(receipt), Some(cx)) = (attempt.receipt(), attempt.context()) {
@@ -234,9 +292,10 @@ impl Driver {
             ..
         } = about;
         self.running.remove(&receipt);
+        self.window.ended(&receipt);
         let shared = &self.shared;
         let work = &shared.work;
-        work.running.decrement(1.0);
+        work.running.add(-1);
         work.process
             .record(shared.client.clock().monotonic().saturating_sub(begun));
         match &ending {
@@ -249,15 +308,22 @@ impl Driver {
         let verdict = conclude::verdict(ending, &cx, &shared.settings);
         // Taken in any case: a kept context must not keep a body.
         let envelope = cx.take_envelope();
-        let settlement = match verdict {
+        match verdict {
             Verdict::Complete => {
                 let mut complete = Settlement::complete(receipt, attempt);
                 complete.state = state;
-                complete
+                self.ended.push((desk, complete));
             }
-            verdict => Settlement::new(receipt, attempt, verdict, envelope),
-        };
-        self.ended.push((desk, settlement));
+            // Nothing overtakes it in its session, so it waits where it is.
+            Verdict::Retry { after } if desk.tenure.is_some() => {
+                work.settled(&verdict).increment(1);
+                self.window.again(receipt, envelope, attempt + 1, after);
+            }
+            verdict => {
+                let settlement = Settlement::new(receipt, attempt, verdict, envelope);
+                self.ended.push((desk, settlement));
+            }
+        }
         if self.contexts.len() < KEPT_CONTEXTS {
             self.contexts.push(cx);
         }
@@ -275,13 +341,14 @@ impl Driver {
             // A dead letter tells how often a handler had started, and this time none has.
             attempt = attempt.saturating_sub(1);
         }
+        self.window.ended(&receipt);
         let settlement = Settlement::new(receipt, attempt, verdict, envelope);
         self.ended.push((Arc::clone(desk), settlement));
     }
 
-    fn lose(&mut self, lost: &mut Vec<Receipt>) {
-        for receipt in lost.drain(..) {
-            if let Some(cx) = self.running.get(&receipt) {
+    fn lose(&self, lost: &[Receipt]) {
+        for receipt in lost {
+            if let Some(cx) = self.running.get(receipt) {
                 self.shared.work.locks_lost.increment(1);
                 cx.cancel();
             }
@@ -291,6 +358,7 @@ impl Driver {
     /// Sends on what has ended, one batch for each desk, and gets each under way at once.
     async fn hand_over(&mut self) {
         let mut ended = std::mem::take(&mut self.ended);
+        ended.append(&mut self.window.unstarted);
         while let Some((desk, first)) = ended.pop() {
             let mut batch = Vec::with_capacity(ended.len() + 1);
             batch.push(first);
@@ -317,10 +385,11 @@ impl Driver {
     /// The stop deadline has passed: cancels and drops what still runs, and settles it as far as
     /// the grace allows.
     async fn give_up(mut self) {
+        self.window.close_all();
         for attempt in std::mem::take(&mut self.parked) {
             match attempt.abandon() {
                 Some((about, ending)) => self.end(about, ending),
-                None => self.shared.work.running.decrement(1.0),
+                None => self.shared.work.running.add(-1),
             }
         }
         self.hand_over().await;

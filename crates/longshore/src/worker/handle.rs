@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use longshore_core::{Result, Text};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use super::{SharedRef, turns::Turns};
+use super::{Figures, SharedRef, turns::Turns};
 
 /// After the stop deadline: the time in which what was dropped is settled.
 pub(super) const GRACE: Duration = Duration::from_millis(400);
@@ -143,9 +143,15 @@ impl WorkerHandle {
                 .trouble
                 .first()
                 .or_else(|| shared.intake.trouble())
+                .or_else(|| shared.holdings.trouble())
                 .or_else(|| shared.store_trouble()),
         };
         trouble.map_or(Health::Ready, Health::NotReady)
+    }
+
+    /// What the worker is doing, in numbers.
+    pub fn figures(&self) -> Figures {
+        Figures::of(&self.shared.0)
     }
 
     fn switch(&self, from: State, to: State) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::{OptionFuture, join_all};
 use longshore_core::{Part, Result};
 use tokio::{
     sync::watch,
@@ -15,12 +15,15 @@ use super::{
     dedup::Dedup,
     driver::Driver,
     handle::{Control, GRACE, State, WorkerHandle},
+    holding::Holdings,
     intake::Intake,
     lanes::LaneKeeper,
     leases,
     limit::Limit,
     pace::Pace,
+    partitions::Partitions,
     trouble::Trouble,
+    window::Window,
 };
 use crate::telemetry;
 
@@ -39,9 +42,14 @@ pub(super) async fn start(worker: Worker) -> Result<WorkerHandle> {
         concurrency: settings.concurrency,
         prefetch: settings.prefetch,
     });
-    let lanes = queue.lanes_by_priority();
+    let lanes = match queue.topology().partitions {
+        0 => queue.lanes_by_priority(),
+        _ => Vec::new(),
+    };
+    let intake = Intake::new(lanes.len(), settings.turns(), drivers);
     let shared = Arc::new(Shared {
-        intake: Intake::new(lanes.len(), settings.turns(), drivers),
+        holdings: Holdings::new(Arc::clone(&intake.waiting)),
+        intake,
         pace: settings
             .rate
             .map(|rate| Pace::new(rate, client.clock().monotonic())),
@@ -68,25 +76,29 @@ pub(super) async fn start(worker: Worker) -> Result<WorkerHandle> {
     if shared.dedup.is_on() {
         beside.spawn(leases::keep(Arc::clone(&shared)));
     }
+    let (windows, inboxes): (Vec<_>, Vec<_>) = (0..drivers)
+        .map(|_| Window::new(Arc::clone(&shared)))
+        .unzip();
     let lane =
         |(at, lane)| LaneKeeper::new(Arc::clone(&shared), topology.clone(), Part::Lane(lane), at);
-    let mut lanes: Vec<_> = lanes.into_iter().enumerate().map(lane).collect();
-    let limit = Limit::new(Arc::clone(&shared), queue).await;
-    if *limit.may().borrow() {
-        for lane in &mut lanes {
-            lane.open(shared.settings.prefetch).await?;
-        }
-    }
-    let tasks = (0..drivers)
-        .map(|index| {
-            tokio::spawn(Driver::new(index, drivers, Arc::clone(&shared), told.clone()).run())
-        })
-        .collect();
-    let keeper = Keeper {
-        lanes,
-        limit,
+    let mut keeper = Keeper {
+        lanes: lanes.into_iter().enumerate().map(lane).collect(),
+        partitions: (topology.partitions > 0)
+            .then(|| Partitions::new(Arc::clone(&shared), topology.clone(), inboxes)),
+        limit: Limit::new(Arc::clone(&shared), queue).await,
         _beside: beside,
     };
+    if *keeper.limit.may().borrow() {
+        keeper.open(shared.settings.prefetch).await?;
+    }
+    let tasks = windows
+        .into_iter()
+        .enumerate()
+        .map(|(index, window)| {
+            let shared = Arc::clone(&shared);
+            tokio::spawn(Driver::new(index, drivers, shared, told.clone(), window).run())
+        })
+        .collect();
     let keeper = tokio::spawn(keeper.run(Arc::clone(&shared), told, tasks));
     Ok(WorkerHandle::new(control, shared, keeper))
 }
@@ -98,13 +110,26 @@ fn drivers(settings: &Settings) -> usize {
 }
 
 struct Keeper {
+    /// What a queue without sessions is made of, and what one with sessions.
     lanes: Vec<LaneKeeper>,
+    partitions: Option<Partitions>,
     limit: Limit,
     /// Goes on until the worker has stopped.
     _beside: JoinSet<()>,
 }
 
 impl Keeper {
+    /// The first time, where mistakes are told.
+    async fn open(&mut self, prefetch: u16) -> Result<()> {
+        for lane in &mut self.lanes {
+            lane.open(prefetch).await?;
+        }
+        match &mut self.partitions {
+            Some(partitions) => partitions.join().await,
+            None => Ok(()),
+        }
+    }
+
     async fn run(
         mut self,
         shared: SharedRef,
@@ -124,13 +149,22 @@ impl Keeper {
 
     /// Keeps sources open while the worker runs and none while it is paused. Cancel-safe.
     async fn keep(&mut self, told: &watch::Receiver<Control>) {
-        let Self { lanes, limit, .. } = self;
+        let Self {
+            lanes,
+            partitions,
+            limit,
+            ..
+        } = self;
         let lanes = lanes
             .iter_mut()
             .map(|lane| lane.keep(told.clone(), limit.may()));
+        let lanes = join_all(lanes);
+        let partitions = partitions
+            .as_mut()
+            .map(|partitions| partitions.keep(told.clone(), limit.may()));
         tokio::select! {
             biased;
-            _ = join_all(lanes) => {}
+            _ = async { tokio::join!(lanes, OptionFuture::from(partitions)) } => {}
             () = limit.keep() => {}
         }
     }
@@ -140,11 +174,14 @@ impl Keeper {
     /// 1. Take nothing more: the sources stop, so nothing arrives that would have to go back.
     /// 2. Hand back what never started, so that others can have it while handlers still run here.
     /// 3. Let running handlers finish until the deadline; each driver ends when its last one is
-    ///    settled, or drops and settles what is left.
+    ///    settled, or drops and settles what is left. A partition is given back as soon as nothing
+    ///    of it runs.
     /// 4. Drop the sources, which ends locks and connections. Nothing may be unsettled by then.
     async fn stop(mut self, deadline: Instant, drivers: Vec<JoinHandle<()>>) {
         let last = deadline + GRACE;
-        let stopped = join_all(self.lanes.iter_mut().map(LaneKeeper::stop));
+        let lanes = join_all(self.lanes.iter_mut().map(LaneKeeper::stop));
+        let partitions = OptionFuture::from(self.partitions.take().map(Partitions::stop));
+        let stopped = async { tokio::join!(lanes, partitions) };
         let _ = tokio::time::timeout_at(last, stopped).await;
         for driver in drivers {
             let abort = driver.abort_handle();

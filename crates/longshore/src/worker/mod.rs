@@ -2,23 +2,33 @@
 
 mod admit;
 mod attempt;
+mod balance;
 mod bookkeeping;
+mod claim;
+mod closings;
 mod conclude;
 mod dedup;
 mod desk;
 mod driver;
+mod figures;
+mod forward;
 mod handle;
+mod holding;
 mod intake;
 mod keeper;
 mod lanes;
 mod leases;
 mod limit;
 mod pace;
+mod partitions;
+mod seats;
+mod sessions;
 mod settle;
 mod tenure;
 mod trouble;
 mod turns;
 mod waiting;
+mod window;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -26,7 +36,10 @@ use longshore_core::{Error, ErrorKind, Outcome, Result, Text, defaults};
 use tower_layer::Layer;
 use tower_service::Service;
 
-pub use self::handle::{Health, WorkerHandle};
+pub use self::{
+    figures::{Figures, OwnedPartition},
+    handle::{Health, WorkerHandle},
+};
 use crate::{Backoff, Client, Context, HandlerError, Queue, Router, Routes, router::Dispatch};
 
 /// What consumes a queue: takes messages as handler slots become free, runs them, settles them.
@@ -317,7 +330,11 @@ impl Worker {
                 )),
             };
         }
-        let rounds = usize::from(settings.prefetch).div_ceil(settings.concurrency);
+        let prefetch = match self.queue.topology() {
+            queue if queue.partitions > 0 => queue.partition_prefetch,
+            _ => settings.prefetch,
+        };
+        let rounds = usize::from(prefetch).div_ceil(settings.concurrency);
         let needed = limit.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
         if needed <= longest {
             return Ok(());
@@ -345,6 +362,7 @@ pub(crate) struct Shared {
     dispatch: Dispatch,
     settings: Settings,
     intake: intake::Intake,
+    holdings: holding::Holdings,
     pace: Option<pace::Pace>,
     work: crate::telemetry::Work,
     trouble: trouble::Trouble,

@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use longshore_core::{ErrorKind, Outgoing, Receipt, Settlement, Verdict};
 
-use super::{SharedRef, bookkeeping::Bookkeeping, desk::Desk};
+use super::{
+    SharedRef,
+    bookkeeping::Bookkeeping,
+    desk::{Desk, Settled},
+};
 use crate::{
     Fault,
     answer::{self, Answer},
@@ -27,6 +31,7 @@ pub(super) async fn settle(shared: SharedRef, desk: Arc<Desk>, batch: Vec<Settle
                 pending.retain(|settlement| settlement.receipt != lost);
                 shared.work.stale.increment(1);
                 shared.dedup.forget(&lost);
+                desk.tell(lost, Settled::Stale);
                 shared.intake.done(&desk, 1);
             }
             settle_all(&shared, &desk, pending).await;
@@ -61,12 +66,14 @@ async fn settle_all(shared: &SharedRef, desk: &Arc<Desk>, mut batch: Vec<Settlem
                     work.settled(verdict).increment(1);
                     told.extend(faults.remove(receipt));
                     shared.dedup.forget(receipt);
+                    desk.tell(*receipt, Settled::Confirmed);
                     continue;
                 }
                 Err(refused) => refused,
             };
             if refused.settlement.is_none() {
                 shared.dedup.forget(receipt);
+                desk.tell(*receipt, Settled::Stale);
             }
             if refused.error.kind() == ErrorKind::Stale {
                 work.stale.increment(1);

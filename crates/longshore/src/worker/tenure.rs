@@ -19,7 +19,6 @@ pub(super) enum Known {
     SetAside,
 }
 
-#[expect(dead_code, reason = "called once partitions are granted")]
 /// To be called for every partition that was granted, before anything of it is taken: from then on
 /// no earlier owner can write a state, however late it learns of its loss. Waits for the store.
 pub(super) async fn begin(shared: &Shared, part: Part, token: u64) -> Result<Arc<Tenure>> {

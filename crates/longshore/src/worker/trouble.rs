@@ -16,6 +16,10 @@ pub(crate) struct Trouble(Mutex<BTreeMap<Of, Text>>);
 pub(super) enum Of {
     /// There are too many of them.
     DeadLetters,
+    /// Taking part in a queue with sessions.
+    Membership,
+    /// Moving what plain clients publish into the partitions.
+    Forwarder,
     /// The source of one part.
     Part(Part),
 }
