@@ -5,7 +5,10 @@ mod server;
 
 use std::{sync::Arc, time::Duration};
 
-use longshore_core::{Destination, ErrorKind, Reason, Topology, Transport, Verdict};
+use longshore_core::{
+    Destination, ErrorKind, Mark, MarkChange, MarkWrite, Part, Published, Reason, Settlement,
+    Standing, Subscription, Take, Topology, Transport, Verdict, mark_name,
+};
 use longshore_testing::brokers::{Broker, TlsFiles};
 use server::{Consumer, Server, body, message, options, publish, queue, subscription};
 
@@ -188,6 +191,86 @@ async fn a_cluster_is_used_slot_by_slot() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lanes_ids_and_replies_keep_to_their_slots_on_a_cluster() {
+    let broker = Broker::redis().cluster(3).start().await.unwrap();
+    let transport = longshore_redis::connect(&broker.url(), options())
+        .await
+        .unwrap();
+    let store = transport.store().unwrap();
+    for name in ["a", "b", "c", "d"] {
+        let mut topology = Topology::new(queue(name));
+        topology.lanes = vec![queue("high")];
+        topology.topics = vec![queue("everybody")];
+        topology.dedup_window = Some(LOCK);
+        let subscription = Subscription {
+            topology: Arc::new(topology),
+            part: Part::Lane(1),
+            ..subscription(name, 8, LOCK)
+        };
+        let mut high = Consumer::new(&transport, subscription).await;
+        let mut urgent = message(name, "x");
+        urgent.to = Destination::Queue(queue(name), Part::Lane(1));
+        urgent.envelope.priority = Some("high".into());
+        urgent.dedup_window = Some(LOCK);
+        urgent.delay = Duration::from_millis(50);
+        let twice = transport.publish(vec![urgent.clone(), urgent]).await;
+        let twice: Vec<_> = twice.into_iter().map(Result::unwrap).collect();
+        assert_eq!(twice, [Published::Accepted, Published::Duplicate]);
+        let delivery = high.one().await;
+        let mark = mark_name(None, &delivery.envelope.id);
+        let mut dead = Settlement::new(
+            delivery.receipt,
+            1,
+            Verdict::DeadLetter {
+                reason: Reason::Permanent,
+                detail: String::new(),
+            },
+            delivery.envelope,
+        );
+        dead.mark = Some(MarkWrite {
+            name: mark.clone(),
+            owner: "".into(),
+            change: MarkChange::Released,
+        });
+        assert!(high.settler.settle(vec![dead]).await[0].is_ok());
+        let admin = transport.admin();
+        let letters = admin.dead_letters(&queue(name), None, 10).await.unwrap();
+        let sent = admin.redrive(&queue(name), &[letters[0].id.clone()]).await;
+        assert!(sent[0].is_ok());
+        let back = high.one().await;
+        assert_eq!(back.standing, Standing::Exempt);
+        assert!(high.complete(vec![back]).await[0].is_ok());
+        let take = Take {
+            name: mark,
+            owner: "me".into(),
+            attempt: 1,
+            lease: LOCK,
+            sole: false,
+        };
+        let taken = store.take(&name.into(), &[take]).await.unwrap();
+        assert_eq!(taken, [Mark::Taken]);
+
+        let (address, mut source) = transport.inbox().await.unwrap();
+        let mut reply = message(name, "reply");
+        reply.to = Destination::Reply(address);
+        transport.publish(vec![reply]).await.remove(0).unwrap();
+        let mut got = Vec::new();
+        let came = std::future::poll_fn(|cx| source.poll_receive(cx, 1, &mut got));
+        let came = tokio::time::timeout(Duration::from_secs(20), came).await;
+        assert_eq!((came.unwrap().unwrap(), body(&got[0])), (1, "reply".into()));
+    }
+    // Each queue by itself: what one of them lacks is completed, and nobody gets a second.
+    let mut copy = message("x", "copy");
+    copy.envelope.id = "copy".into();
+    copy.to = Destination::Topic(queue("everybody"));
+    for expected in [Published::Accepted, Published::Duplicate] {
+        let answer = transport.publish(vec![copy.clone()]).await.remove(0);
+        assert_eq!(answer.unwrap(), expected);
+    }
+    assert_eq!(transport.admin().stats(&queue("c")).await.unwrap().ready, 1);
 }
 
 /// A node that says that another machine holds every slot.
