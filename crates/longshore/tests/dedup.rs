@@ -533,6 +533,26 @@ async fn lanes_share_one_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sessions_keep_ids_apart_by_key_and_run_each_once() {
+    let port = Port::with(|queue| queue.sessions(4));
+    let a = port.process("a");
+    for (order, key) in [(1, "k"), (2, "l"), (3, "k"), (4, "l")] {
+        let publish = a.client.publish(&port.queue, &Order { id: order }).id("m");
+        publish.key(key).await.unwrap();
+    }
+    let router = port.router("a", secs(1), |cx| match cx.attempt() {
+        1 => Err("not yet".into()),
+        _ => Ok(()),
+    });
+    let worker = port.worker(&a, router).await;
+    port.quiet().await;
+    let mut effects = port.effects();
+    effects.sort_unstable();
+    assert_eq!(effects, [("a", 1, 2), ("a", 2, 2)]);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_transport_that_keeps_marks_itself_answers_duplicates_at_publish_and_runs_each_once() {
     let port = Port::new();
     let client = port.atomic_client();
