@@ -85,6 +85,7 @@ impl Driver {
                 return;
             }
             let (room, wait) = self.room(&control);
+            let most = if room > 0 { control.concurrency } else { 0 };
             let intake = &self.shared.intake;
             let index = self.index;
             tokio::select! {
@@ -99,8 +100,8 @@ impl Driver {
                 Some(admitted) = self.asking.next(), if !self.asking.is_empty() =>
                     self.admitted(admitted).await,
                 Some(()) = self.settling.next(), if !self.settling.is_empty() => {}
-                () = poll_fn(|cx| self.window.poll(cx, room)), if !self.window.is_empty() =>
-                    self.serve(room).await,
+                () = poll_fn(|cx| self.window.poll(cx, most)), if !self.window.is_empty() =>
+                    self.serve(room, most).await,
                 desk = poll_fn(|cx| intake.poll_take(index, cx, room, &mut batch)), if room > 0 =>
                     self.take(&mut batch, &desk).await,
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
@@ -162,11 +163,10 @@ impl Driver {
     }
 
     /// Starts what has its turn in the sessions of this driver.
-    async fn serve(&mut self, room: usize) {
+    async fn serve(&mut self, room: usize, most: usize) {
         let lost = std::mem::take(&mut self.window.lost);
         self.lose(&lost);
         let wall = self.shared.client.clock().wall();
-        let most = self.control.borrow().concurrency;
         let mut starts = 0;
         while starts < room
             && let Some((delivery, desk)) = self.window.next(most)

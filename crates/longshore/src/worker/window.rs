@@ -116,8 +116,8 @@ impl Window {
         self.over && self.open.is_empty() && self.closing.is_empty() && self.turns.is_empty()
     }
 
-    /// Resolves when something has changed, or when a message can start and up to `most` handlers
-    /// may run in all drivers together.
+    /// Resolves when something has changed, or when a message can start while at most `most` handlers
+    /// run in all drivers together.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<()> {
         let mut changed = self.settled();
         while let Poll::Ready(order) = self.orders.poll_recv(cx) {

@@ -15,9 +15,9 @@ use std::{
 
 use async_trait::async_trait;
 use longshore_core::{
-    Admin, Capabilities, Declare, Delivery, Error, ErrorKind, Outgoing, Part, Published, Receipt,
-    ReplyAddress, Result, Settlement, Settler, Source, Subscribed, Subscription, Text, Topology,
-    Transport, Unsettled,
+    Admin, Capabilities, Declare, Delivery, Error, ErrorKind, Membership, Outgoing, Part,
+    Published, Receipt, ReplyAddress, Result, Settlement, Settler, Source, Subscribed,
+    Subscription, Text, Topology, Transport, Unsettled,
 };
 
 /// What the broker does wrong at the moment, and what it has seen.
@@ -133,6 +133,10 @@ impl Transport for ReadingAhead {
             faults: Arc::clone(&self.faults),
         };
         Ok((Box::new(source), Arc::new(settler)))
+    }
+
+    async fn join(&self, queue: &Arc<Topology>, declare: Declare) -> Result<Box<dyn Membership>> {
+        self.inner.join(queue, declare).await
     }
 
     async fn inbox(&self) -> Result<(ReplyAddress, Box<dyn Source>)> {
