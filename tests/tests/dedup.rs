@@ -34,7 +34,10 @@ impl Effects {
     }
 
     fn all(&self) -> BTreeMap<u64, Effect> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     async fn worker(&self, client: &Client, queue: &Queue) -> WorkerHandle {

@@ -11,9 +11,10 @@ use redis::{Cmd, Value};
 
 use crate::{
     convert,
-    entry::{Entry, EntryId, Fields, array, entries, int, text},
+    entry::{Entry, EntryId, Fields, array, entries, int},
     failure::{Broken, checked, refused, unexpected, unread},
     link::{Link, Links},
+    meta::Meta,
     names::{Keys, reply_prefix},
     scripts::{self, REDRIVE},
     site::{Place, Site},
@@ -121,12 +122,12 @@ impl DeadLetters {
                 .arg(keys.dead())
                 .arg(id.to_string())
                 .arg(id.to_string());
-            look.cmd("HKEYS").arg(keys.meta());
+            look.cmd("HGETALL").arg(keys.meta());
             let mut replies = link.exchange(&look, limit).await.map_err(unread)?;
-            let parts = checked(replies.pop().unwrap_or(Value::Nil))?;
+            let meta = Meta::parse(checked(replies.pop().unwrap_or(Value::Nil))?);
             let found = entries(checked(replies.pop().unwrap_or(Value::Nil))?).pop();
             let (original, ours) = split(found.ok_or_else(gone)?.fields);
-            let stream = stream_of(keys, &ours, parts);
+            let stream = stream_of(keys, &ours, &meta);
             let mut swap = redis::pipe();
             // Creating a stream that has just gone is better than losing the message with it.
             swap.cmd("MULTI").cmd("XADD").arg(stream).arg("*");
@@ -201,17 +202,14 @@ fn split(mut fields: Fields) -> (Fields, Fields) {
 }
 
 /// The stream of the lane it came from, where the queue still has it.
-fn stream_of(keys: &Keys, ours: &[(Bytes, Bytes)], parts: Value) -> String {
+fn stream_of(keys: &Keys, ours: &[(Bytes, Bytes)], meta: &Meta) -> String {
     let from = ours.iter().find(|(name, _)| name == "dead.queue");
-    let part = from.and_then(|(_, from)| {
+    let lane = from.and_then(|(_, from)| {
         let from = std::str::from_utf8(from).ok()?;
-        from.strip_prefix(&*keys.scope)?.strip_prefix('.')
+        from.strip_prefix(&*keys.scope)?.strip_prefix(".p.")
     });
-    let mut parts = array(parts).into_iter().filter_map(text);
-    match part {
-        Some(part) if parts.any(|known| known == part) => {
-            format!("{}{part}:stream", keys.base())
-        }
+    match lane {
+        Some(lane) if meta.lanes.contains(lane) => format!("{}p.{lane}:stream", keys.base()),
         _ => keys.stream.clone(),
     }
 }

@@ -46,7 +46,8 @@ impl Meta {
         Ok(Self::parse(checked(reply)?))
     }
 
-    fn parse(reply: Value) -> Self {
+    /// From the pairs of its fields.
+    pub(crate) fn parse(reply: Value) -> Self {
         let pairs: Vec<(Value, Value)> = match reply {
             Value::Map(pairs) => pairs,
             Value::Array(flat) => {
