@@ -5,6 +5,7 @@ import datetime
 import decimal
 import json
 import sys
+import time
 
 import pika
 
@@ -37,6 +38,18 @@ def value_out(value):
     return value
 
 
+def shown(properties, body):
+    # The broker adds its counter to what it delivers; it was not published.
+    if properties.headers and properties.headers.pop("x-delivery-count", None) is not None:
+        properties.headers = properties.headers or None
+    set_ones = {name: value for name, value in vars(properties).items() if value is not None}
+    try:
+        body = body.decode()
+    except UnicodeDecodeError:
+        pass
+    return {"properties": value_out(set_ones), "body": value_out(body)}
+
+
 def publish(channel, operation):
     properties = pika.BasicProperties(**value_in(operation.get("properties", {})))
     body = value_in(operation["body"])
@@ -53,17 +66,7 @@ def publish(channel, operation):
 def get(channel, operation):
     """The head of a queue; it is back there once this process has ended, unless "take" says otherwise."""
     found, properties, body = channel.basic_get(operation["from"], auto_ack=operation.get("take", False))
-    if found is None:
-        return None
-    # The broker adds its counter to what it delivers; it was not published.
-    if properties.headers and properties.headers.pop("x-delivery-count", None) is not None:
-        properties.headers = properties.headers or None
-    set_ones = {name: value for name, value in vars(properties).items() if value is not None}
-    try:
-        body = body.decode()
-    except UnicodeDecodeError:
-        pass
-    return {"properties": value_out(set_ones), "body": value_out(body)}
+    return None if found is None else shown(properties, body)
 
 
 def declare(channel, operation):
@@ -75,7 +78,45 @@ def declare(channel, operation):
     return True
 
 
+def ask(channel, operation):
+    """Asks at once whatever there is to ask, waits for so many replies, and for one too many."""
+    replies, name = [], operation["inbox"]
+    if name != "amq.rabbitmq.reply-to":
+        name = channel.queue_declare(name, exclusive=True).method.queue
+    channel.basic_consume(name, lambda _channel, _method, *reply: replies.append(shown(*reply)), auto_ack=True)
+    for message in operation["messages"]:
+        message.setdefault("properties", {})["reply_to"] = name
+        publish(channel, {"to": operation["ask"], **message})
+    begun = time.monotonic()
+    while len(replies) < operation["replies"] and time.monotonic() < begun + 30:
+        channel.connection.process_data_events(time_limit=0.1)
+    channel.connection.process_data_events(time_limit=0.5)
+    return replies
+
+
+def serve(channel, operation):
+    """Answers as many requests as there are answers, in turn, and tells what was asked."""
+    answers, asked = operation["answers"], []
+    for method, properties, body in channel.consume(operation["serve"], inactivity_timeout=30):
+        if method is None:
+            break
+        for reply in answers[len(asked)]:
+            set_ones = {"correlation_id": properties.correlation_id, **value_in(reply.get("properties", {}))}
+            # Never mandatory: RabbitMQ has no queue for a client that waits for direct replies.
+            channel.basic_publish("", properties.reply_to, reply["body"], pika.BasicProperties(**set_ones))
+        channel.basic_ack(method.delivery_tag)
+        asked.append(shown(properties, body))
+        if len(asked) == len(answers):
+            break
+    channel.cancel()
+    return asked
+
+
 def answer(channel, operation):
+    if "ask" in operation:
+        return ask(channel, operation)
+    if "serve" in operation:
+        return serve(channel, operation)
     if "declare" in operation:
         return declare(channel, operation)
     if "body" in operation:

@@ -1,4 +1,4 @@
-"""A plain Redis client for tests: commands as a JSON list on stdin, replies as one on stdout."""
+"""A plain Redis client for tests: operations as a JSON list on stdin, answers as one on stdout."""
 
 import base64
 import json
@@ -24,12 +24,35 @@ def value_out(value):
     return value
 
 
+def serve(client, operation):
+    """Answers as many requests as there are answers, in turn, and tells what was asked."""
+    stream, asked = operation["serve"], []
+    for replies in operation["answers"]:
+        read = ["XREADGROUP", "GROUP", "longshore", "plain", "COUNT", 1, "BLOCK", 30_000, "STREAMS", stream, ">"]
+        [[_, [[entry, fields]]]] = client.execute_command(*read)
+        request = dict(zip(fields[::2], fields[1::2]))
+        for reply in replies:
+            given = {"correlation_id": request[b"correlation_id"], **reply}
+            flat = [word for pair in given.items() for word in pair]
+            client.execute_command("XADD", request[b"reply_to"], "NOMKSTREAM", "*", *flat)
+        client.execute_command("XDEL", stream, entry)
+        client.execute_command("XACK", stream, "longshore", entry)
+        asked.append(request)
+    return asked
+
+
+def answer(client, operation):
+    if isinstance(operation, dict):
+        return serve(client, operation)
+    return client.execute_command(*map(value_in, operation))
+
+
 def main():
     client = redis.Redis.from_url(sys.argv[1])
     # As the server sends it: redis-py's own reading of entries loses the order and duplicates of fields.
     client.response_callbacks.clear()
-    replies = [client.execute_command(*map(value_in, command)) for command in json.load(sys.stdin)]
-    json.dump([value_out(reply) for reply in replies], sys.stdout)
+    answers = [answer(client, operation) for operation in json.load(sys.stdin)]
+    json.dump([value_out(answer) for answer in answers], sys.stdout)
 
 
 main()

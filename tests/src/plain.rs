@@ -1,6 +1,7 @@
 //! Clients that are not ours: pika and redis-py, as small Python programs.
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     path::Path,
     process::{Command, Stdio},
@@ -11,7 +12,9 @@ use serde_json::{Value, json};
 
 /// Runs operations with pika: `{"to": queue, "body": …, "properties": {…}}` publishes,
 /// `{"from": queue}` looks at the head, and with `"take": true` takes it; `{"declare": name,
-/// "arguments": {…}}` declares a queue, and with `"exchange_type": …` an exchange.
+/// "arguments": {…}}` declares a queue, and with `"exchange_type": …` an exchange; `{"ask": queue,
+/// "inbox": …, "messages": […], "replies": 2}` asks and waits for so many replies; `{"serve": queue,
+/// "answers": [[…], …]}` answers requests, each with a list of replies.
 ///
 /// # Panics
 /// When the client fails.
@@ -19,12 +22,36 @@ pub async fn amqp(url: &str, operations: &[Value]) -> Vec<Value> {
     run("amqp.py", url, operations).await
 }
 
-/// Runs commands with redis-py.
+/// Runs operations with redis-py: `[command, argument, …]`, or `{"serve": stream, "answers": [[…], …]}`,
+/// which answers requests, each with a list of replies.
 ///
 /// # Panics
 /// When the client fails.
 pub async fn redis(url: &str, commands: &[Value]) -> Vec<Value> {
     run("redis_commands.py", url, commands).await
+}
+
+/// The command that adds an entry of these fields.
+pub fn add(key: &str, fields: &[(&str, &str)]) -> Value {
+    let fields = fields.iter().flat_map(|(name, value)| [*name, *value]);
+    ["XADD", key, "*"].into_iter().chain(fields).collect()
+}
+
+/// The fields of an entry, by name.
+pub fn fields(entry: &Value) -> BTreeMap<String, String> {
+    let fields = entry[1].as_array().map_or(&[][..], Vec::as_slice);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let pairs = fields
+        .chunks(2)
+        .map(|pair| (text(&pair[0]), text(&pair[1])));
+    pairs.collect()
+}
+
+/// Fields, name and value in turn, as a redrive sends them back: followed by the one that says so.
+pub fn redriven(fields: &Value) -> Value {
+    let fields = fields.as_array().cloned().unwrap_or_default();
+    let mark = ["redriven", "1"].map(Value::from);
+    fields.into_iter().chain(mark).collect()
 }
 
 /// The entries of a stream: each a list of its id and its fields, name and value in turn.

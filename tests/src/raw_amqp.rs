@@ -86,6 +86,14 @@ impl Properties {
         self
     }
 
+    /// As a redrive sends them back: with the one header that says so, and in canonical order.
+    #[must_use]
+    pub fn redriven(mut self) -> Self {
+        let table = self.0.entry(Headers).or_default();
+        table.extend(entry(b"longshore-redriven", b't', &[1]));
+        self.canonical()
+    }
+
     /// Removes the headers whose names are accepted; no header left is no table.
     ///
     /// # Panics

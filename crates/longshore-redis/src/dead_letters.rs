@@ -11,10 +11,9 @@ use redis::{Cmd, Value};
 
 use crate::{
     convert,
-    entry::{Entry, EntryId, Fields, array, entries, int},
+    entry::{Entry, EntryId, Fields, array, entries, int, text},
     failure::{Broken, checked, refused, unexpected, unread},
     link::{Link, Links},
-    meta::Meta,
     names::{Keys, reply_prefix},
     scripts::{self, REDRIVE},
     site::{Place, Site},
@@ -122,12 +121,12 @@ impl DeadLetters {
                 .arg(keys.dead())
                 .arg(id.to_string())
                 .arg(id.to_string());
-            look.cmd("HGETALL").arg(keys.meta());
+            look.cmd("HKEYS").arg(keys.meta());
             let mut replies = link.exchange(&look, limit).await.map_err(unread)?;
-            let meta = Meta::parse(checked(replies.pop().unwrap_or(Value::Nil))?);
+            let parts = checked(replies.pop().unwrap_or(Value::Nil))?;
             let found = entries(checked(replies.pop().unwrap_or(Value::Nil))?).pop();
             let (original, ours) = split(found.ok_or_else(gone)?.fields);
-            let stream = stream_of(keys, &ours, &meta);
+            let stream = stream_of(keys, &ours, parts);
             let mut swap = redis::pipe();
             // Creating a stream that has just gone is better than losing the message with it.
             swap.cmd("MULTI").cmd("XADD").arg(stream).arg("*");
@@ -202,14 +201,17 @@ fn split(mut fields: Fields) -> (Fields, Fields) {
 }
 
 /// The stream of the lane it came from, where the queue still has it.
-fn stream_of(keys: &Keys, ours: &[(Bytes, Bytes)], meta: &Meta) -> String {
+fn stream_of(keys: &Keys, ours: &[(Bytes, Bytes)], parts: Value) -> String {
     let from = ours.iter().find(|(name, _)| name == "dead.queue");
-    let lane = from.and_then(|(_, from)| {
+    let part = from.and_then(|(_, from)| {
         let from = std::str::from_utf8(from).ok()?;
-        from.strip_prefix(&*keys.scope)?.strip_prefix(".p.")
+        from.strip_prefix(&*keys.scope)?.strip_prefix('.')
     });
-    match lane {
-        Some(lane) if meta.lanes.contains(lane) => format!("{}p.{lane}:stream", keys.base()),
+    let mut parts = array(parts).into_iter().filter_map(text);
+    match part {
+        Some(part) if parts.any(|known| known == part) => {
+            format!("{}{part}:stream", keys.base())
+        }
         _ => keys.stream.clone(),
     }
 }

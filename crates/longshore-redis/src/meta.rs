@@ -46,8 +46,7 @@ impl Meta {
         Ok(Self::parse(checked(reply)?))
     }
 
-    /// From the pairs of its fields.
-    pub(crate) fn parse(reply: Value) -> Self {
+    fn parse(reply: Value) -> Self {
         let pairs: Vec<(Value, Value)> = match reply {
             Value::Map(pairs) => pairs,
             Value::Array(flat) => {

@@ -101,27 +101,6 @@ async fn everything_comes_back_to_its_own_lane() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_fits_no_script_goes_back_to_its_lane_too() {
-    let server = Server::start(&[]).await;
-    let transport = server.connect().await;
-    let mut low = on_lane(&transport, 2).await;
-    let mut add = redis::cmd("XADD");
-    add.arg("ls:{q}:p.low:stream").arg("*").arg("body").arg("x");
-    for n in 0..1500 {
-        add.arg(format!("f{n}")).arg(n);
-    }
-    let _: String = server.try_query(&add).unwrap();
-    for _ in 0..2 {
-        let delivery = low.one().await;
-        assert!(delivery.defect.is_some());
-        low.settle(delivery, dead()).await.unwrap();
-        redrive_all(&transport).await;
-    }
-    assert!(low.one().await.defect.is_some());
-    assert_eq!(server.query::<u64>("XLEN ls:{q}:stream"), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn figures_of_all_lanes_are_known_by_the_name_of_the_queue_alone() {
     let server = Server::start(&[]).await;
     let transport = server.connect().await;
