@@ -8,11 +8,7 @@
 //!
 //! On a broker: `cargo run --example sessions --features brokers -- --url redis://localhost`
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use longshore::{Backoff, Context, Handler, HandlerError, Message, Queue, Router, Worker};
 use serde::{Deserialize, Serialize};
@@ -27,29 +23,26 @@ impl Message for Booking {
     const TYPE: &'static str = "booking";
 }
 
-struct Accounts {
-    lines: Arc<Mutex<BTreeMap<String, String>>>,
-    booked: mpsc::Sender<()>,
-}
+/// Tells of each booking: the account, what was booked, the balance then.
+struct Accounts(mpsc::Sender<(String, String, i64)>);
 
 impl Handler<Booking> for Accounts {
     async fn handle(&self, booking: Booking, cx: Context) -> Result<(), HandlerError> {
-        let session = cx.session()?;
-        if booking.amount == -30 && cx.attempt() == 1 {
-            return Err("try this one again; what follows for anna waits".into());
+        let amount = booking.amount;
+        if amount == -30 && cx.attempt() == 1 {
+            return Err("once more; what follows for anna waits, and bert does not".into());
         }
         // The state belongs to the key, and is written if this handler succeeds.
-        let balance = session.state::<i64>().await?.unwrap_or(0) + booking.amount;
+        let session = cx.session();
+        let balance = session.state::<i64>().await?.unwrap_or(0) + amount;
         session.set_state(&balance)?;
-
         let again = if cx.attempt() > 1 { " (again)" } else { "" };
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = lines.entry(session.key().to_owned()).or_default();
-        let so_far = line.split(" = ").next().unwrap_or_default();
-        *line = format!("{so_far} {:+}{again} = {balance}", booking.amount);
-        drop(lines);
-        let _ = self.booked.send(()).await;
-        Ok(())
+        let told = (
+            session.key().to_owned(),
+            format!("{amount:+}{again}"),
+            balance,
+        );
+        Ok(self.0.send(told).await?)
     }
 }
 
@@ -58,6 +51,8 @@ async fn main() -> Result<(), longshore::Error> {
     let url = std::env::args().skip_while(|a| a != "--url").nth(1);
     let client = longshore::connect(url.as_deref().unwrap_or("memory:")).await?;
     let bookings = Queue::new("bookings").sessions(4);
+    // Accounts of this run: on a broker the state of others stays.
+    let run = std::process::id();
     for (account, amount) in [
         ("anna", 100),
         ("bert", 20),
@@ -66,28 +61,33 @@ async fn main() -> Result<(), longshore::Error> {
         ("bert", 22),
         ("bert", -2),
     ] {
-        let booking = Booking { amount };
-        client.publish(&bookings, &booking).key(account).await?;
+        let account = format!("{account}-{run}");
+        client
+            .publish(&bookings, &Booking { amount })
+            .key(account)
+            .await?;
     }
 
-    let lines = Arc::new(Mutex::new(BTreeMap::new()));
-    let (booked, mut done) = mpsc::channel(8);
-    let accounts = Accounts {
-        lines: Arc::clone(&lines),
-        booked,
-    };
-    let worker = Worker::new(&client, &bookings, Router::new().handle(accounts))
+    let (tell, mut told) = mpsc::channel(8);
+    let worker = Worker::new(&client, &bookings, Router::new().handle(Accounts(tell)))
         .backoff(Backoff::new(
             Duration::from_millis(50),
             Duration::from_secs(1),
         ))
         .start()
         .await?;
+    let mut accounts = BTreeMap::<String, (String, i64)>::new();
     for _ in 0..6 {
-        done.recv().await;
+        let Some((account, booked, balance)) = told.recv().await else {
+            break;
+        };
+        let (line, last) = accounts.entry(account).or_default();
+        *line += &format!(" {booked}");
+        *last = balance;
     }
-    for (account, line) in &*lines.lock().unwrap_or_else(PoisonError::into_inner) {
-        println!("{account}:{line}");
+    for (account, (line, balance)) in accounts {
+        let name = account.split('-').next().unwrap_or_default();
+        println!("{name}:{line} = {balance}");
     }
     worker.stop().await;
     Ok(())

@@ -1,0 +1,251 @@
+//! Sessions keep their order and their peace while workers are killed and brokers restarted.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use longshore::{Client, Connect, Context, HandlerError, Queue, Reason, Router, Worker};
+use longshore_testing::brokers::{Broker, BrokerKind};
+use longshore_tests::{
+    history::{self, History},
+    service::{Service, terminate},
+    step::{Step, publish_steps},
+    unique,
+    waiting::until,
+};
+use tokio::process::Child;
+
+const SERVICE: &str = env!("CARGO_BIN_EXE_session_service");
+const ATTEMPTS: u32 = 5;
+
+fn history_file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.history"))
+}
+
+/// Services that are killed and started again.
+struct Crew {
+    service: Service,
+    history: PathBuf,
+    children: Vec<Child>,
+    kills: usize,
+}
+
+impl Crew {
+    fn start(url: &str, queue: &Queue, history: PathBuf, workers: usize) -> Self {
+        let service = Service::new(
+            SERVICE,
+            &[
+                ("url", url),
+                ("queue", queue.name()),
+                ("history", history.to_str().unwrap()),
+                ("max-attempts", &ATTEMPTS.to_string()),
+            ],
+        );
+        let children = (0..workers).map(|_| service.spawn().unwrap()).collect();
+        Self {
+            service,
+            history,
+            children,
+            kills: 0,
+        }
+    }
+
+    /// Kills one with -9 and starts another in its place.
+    async fn kill_one(&mut self) {
+        let index = self.kills % self.children.len();
+        let process = self.children[index].id().unwrap();
+        History::open(&self.history).unwrap().kill(process).unwrap();
+        self.children[index].kill().await.unwrap();
+        self.children[index] = self.service.spawn().unwrap();
+        self.kills += 1;
+    }
+
+    async fn stop(mut self) {
+        for child in &mut self.children {
+            terminate(child).await.unwrap();
+            let status = child.wait().await.unwrap();
+            assert!(status.success(), "{status}");
+        }
+    }
+}
+
+async fn finished(client: &Client, queue: &Queue) -> bool {
+    client.stats(queue).await.is_ok_and(|stats| {
+        stats.ready + stats.in_flight.unwrap_or(0) + stats.delayed.unwrap_or(0) == 0
+    })
+}
+
+/// 200 sessions, 50,000 messages, 2 % of the starts fail and some messages always, a worker dies
+/// every 3 s, the broker is restarted twice.
+async fn through_everything(kind: BrokerKind) {
+    const KEYS: u64 = 200;
+    const STEPS: u64 = 250;
+    let mut broker = Broker::start(kind).await.unwrap();
+    let url = broker.url();
+    let name = unique("sessions");
+    let history = history_file(&name);
+    History::open(&history).unwrap();
+    let queue = Queue::new(&name).sessions(16);
+    let connect = || Connect::new(&url).heartbeat(Duration::from_secs(2)).open();
+    let client = connect().await.unwrap();
+    let steps: Vec<Step> = (0..STEPS)
+        .flat_map(|number| {
+            (0..KEYS).map(move |key| Step {
+                key,
+                number,
+                fails: (key * STEPS + number) % 997 == 5,
+            })
+        })
+        .collect();
+    publish_steps(&client, &queue, &steps).await.unwrap();
+
+    let mut crew = Crew::start(&url, &queue, history.clone(), 3);
+    let mut restarts = 0;
+    let begun = std::time::Instant::now();
+    let seen = |history: &PathBuf| {
+        let happened = history::read(history).unwrap();
+        let ends = happened.iter().filter(|h| h.what == "end").count() as u64;
+        (ends, happened)
+    };
+    loop {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (ends, happened) = seen(&history);
+        let done: BTreeSet<_> = happened
+            .iter()
+            .filter(|h| h.what == "done")
+            .map(|h| (h.key, h.number))
+            .collect();
+        let failing = steps.iter().filter(|step| step.fails).count();
+        if done.len() + failing >= steps.len() && finished(&client, &queue).await {
+            break;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(300),
+            "{} of {} done after {ends} starts and {} kills",
+            done.len(),
+            steps.len(),
+            crew.kills
+        );
+        // A third and two thirds through, and while workers go on dying.
+        if restarts < 2 && done.len() as u64 * 3 > (restarts + 1) * steps.len() as u64 {
+            restarts += 1;
+            broker.stop().await.unwrap();
+            broker.start_again().await.unwrap();
+        } else {
+            crew.kill_one().await;
+        }
+    }
+    let took = begun.elapsed();
+    let kills = crew.kills;
+    crew.stop().await;
+
+    let (_, happened) = seen(&history);
+    let verdict = history::judge(&happened, ATTEMPTS);
+    println!(
+        "{kind:?}: {} starts of {} messages under {} ownerships of keys, {kills} kills, {restarts} restarts, \
+         {} replays, {took:.1?}",
+        verdict.starts,
+        steps.len(),
+        verdict.ownerships,
+        verdict.replays.len()
+    );
+    assert!(
+        kills >= 3 && restarts == 2,
+        "{kills} kills, {restarts} restarts"
+    );
+    assert!(verdict.inversions.is_empty(), "{:?}", verdict.inversions);
+    assert!(verdict.overlaps.is_empty(), "{:?}", verdict.overlaps);
+    assert!(verdict.replays.is_empty(), "{:?}", verdict.replays);
+    assert!(verdict.stale.is_empty(), "{:?}", verdict.stale);
+    assert!(verdict.attempts.is_empty(), "{:?}", verdict.attempts);
+
+    // A crash can use up the last attempt of an innocent step; then it is dead, not lost.
+    let letters = client.dead_letters(&queue).list(None, 1_000).await.unwrap();
+    let mut dead = BTreeSet::new();
+    for letter in &letters {
+        let step: Step = serde_json::from_slice(&letter.envelope.body).unwrap();
+        assert!(
+            matches!(letter.reason, Reason::Exhausted | Reason::Crashed),
+            "{letter:?}"
+        );
+        assert!(dead.insert((step.key, step.number)), "twice: {letter:?}");
+        assert_eq!(
+            letter.envelope.key.as_deref(),
+            Some(&*format!("key-{}", step.key))
+        );
+    }
+    for step in &steps {
+        let of = (step.key, step.number);
+        let (done, dead) = (verdict.done.contains(&of), dead.contains(&of));
+        assert!(done != dead, "{step:?}: done {done}, dead {dead}");
+        assert!(dead || !step.fails, "{step:?} was done");
+    }
+    std::fs::remove_file(&history).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_rabbitmq_50000_messages_of_200_sessions_keep_order_through_kills_and_restarts() {
+    through_everything(BrokerKind::RabbitMq).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_redis_50000_messages_of_200_sessions_keep_order_through_kills_and_restarts() {
+    through_everything(BrokerKind::Redis).await;
+}
+
+/// KiB this process has resident.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let figure = line.and_then(|line| line.split_whitespace().next());
+    figure.and_then(|kib| kib.parse().ok()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_keys_pass_through_one_worker_in_flat_memory() {
+    const BATCH: u64 = 5_000;
+    let client = longshore::connect("memory:").await.unwrap();
+    let queue = Queue::new("keys").sessions(16);
+    let handled = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&handled);
+    let router = Router::new().handle_fn(move |_: Step, _: Context| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { Ok::<_, HandlerError>(()) }
+    });
+    let worker = Worker::new(&client, &queue, router).start().await.unwrap();
+    let (mut warm, mut most) = (0, 0);
+    for batch in 0..200 {
+        let drafts = (0..BATCH).map(|n| {
+            let key = batch * BATCH + n;
+            let step = Step {
+                key,
+                number: 0,
+                fails: false,
+            };
+            step.draft()
+        });
+        for answer in client.publish_all(&queue, drafts).await {
+            answer.unwrap();
+        }
+        let wanted = (batch + 1) * BATCH;
+        until("a batch is handled", Duration::from_secs(60), async || {
+            (handled.load(Ordering::SeqCst) == wanted).then_some(())
+        })
+        .await;
+        match batch {
+            ..20 => warm = resident(),
+            _ => most = resident().max(most),
+        }
+    }
+    worker.stop().await;
+    println!("{warm} KiB after 100,000 keys, {most} KiB at most until 1,000,000");
+    assert!(most < warm + 8 * 1024, "{warm} KiB, then {most} KiB");
+}
