@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use longshore_core::{Claim, Name, Ownership, Topology};
+use longshore_core::{Name, Ownership, Topology};
 use tokio_util::task::TaskTracker;
 
 /// A key and its slot.
@@ -167,14 +167,6 @@ impl Lease {
             consumed.lose();
         }
         !before
-    }
-
-    /// The partition it is for.
-    pub(crate) fn partition(&self) -> Option<u16> {
-        match self.ownership.claim {
-            Claim::Partition(index) => Some(index),
-            Claim::Seat(_) | Claim::Forwarder => None,
-        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

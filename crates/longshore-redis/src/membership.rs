@@ -197,7 +197,8 @@ impl Member {
         let mut commands = vec![(self.members.slot, self.beating(Duration::ZERO))];
         let leases = std::mem::take(&mut self.inner().leases);
         // What was read from a partition may still run here.
-        for lease in leases.values().filter(|lease| lease.partition().is_none()) {
+        let is_partition = |lease: &Lease| matches!(lease.ownership.claim, Claim::Partition(_));
+        for lease in leases.values().filter(|lease| !is_partition(lease)) {
             commands.push((lease.key.slot, self.letting_go(lease)));
         }
         spread(links, &commands, patience(&self.site.options)).await;
@@ -229,12 +230,19 @@ impl Member {
     }
 
     fn letting_go(&self, lease: &Lease) -> Cmd {
-        let mut command = match lease.partition() {
-            Some(index) => LET_GO.call(&[&lease.key.name, &self.partition_keys(index).stream]),
-            None => LET_GO.call(&[&lease.key.name]),
+        let consumed = match lease.ownership.claim {
+            Claim::Partition(index) => Some(self.partition_keys(index).stream),
+            Claim::Forwarder => Some(self.plain_keys().stream),
+            Claim::Seat(_) => None,
         };
+        let names = std::iter::once(&*lease.key.name).chain(consumed.as_deref());
+        let mut command = LET_GO.call(&names.collect::<Vec<_>>());
         command.arg(&lease.owner).arg(GROUP);
         command
+    }
+
+    fn plain_keys(&self) -> Keys {
+        Keys::new(&self.site.options.key_prefix, &self.topology.queue)
     }
 
     fn partition_keys(&self, index: u16) -> Keys {
@@ -259,7 +267,7 @@ impl Member {
                 (keys, name, None)
             }
             Claim::Forwarder => {
-                let keys = Keys::new(&self.site.options.key_prefix, &self.topology.queue);
+                let keys = self.plain_keys();
                 let name = keys.forwarder();
                 (keys, name, None)
             }

@@ -1,4 +1,5 @@
-//! One owned partition: its stream, consumed in the order of its ids by whoever has its lease.
+//! One owned partition: its stream, consumed in the order of its ids by whoever has its lease. The
+//! plain queue of a queue with sessions is consumed alike, by whoever moves its messages.
 //!
 //! Nothing is taken over by age here and nothing is locked by itself: the lease is the lock, and
 //! every script looks at it. How an entry has fared stands in the pending list: its count is the
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use longshore_core::{Delivery, Receipt, Result, Subscription};
+use longshore_core::{Delivery, Part, Receipt, Result, Subscription};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -124,11 +125,15 @@ impl Partition {
         let prefix = &site.options.key_prefix;
         let keys = Keys::of(prefix, &subscription.topology, subscription.part)?;
         let scope = (site.options.ids.next() >> 64) as u64;
+        let window = match subscription.part {
+            Part::Lane(_) => subscription.prefetch,
+            _ => subscription.topology.partition_prefetch,
+        };
         Ok(Self {
             keys,
             consumer: format!("{}.{number}", lease.owner),
             lease,
-            table: Table::new(scope, subscription.topology.partition_prefetch),
+            table: Table::new(scope, window),
             released: Mutex::default(),
             subscription,
             site,

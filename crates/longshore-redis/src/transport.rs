@@ -26,7 +26,6 @@ use crate::{
     failure::Broken,
     inbox::{Inbox, InboxSource},
     lane::Lane,
-    lease::Leased,
     link::{Link, Links},
     locks::Renewal,
     names::check_prefix,
@@ -181,13 +180,9 @@ impl Transport for RedisTransport {
     async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed> {
         self.open()?;
         check(&subscription)?;
-        if matches!(subscription.part, Part::Partition { .. }) {
-            return self.consume_partition(subscription).await;
+        if matches!(subscription.part, Part::Partition { .. }) || subscription.ownership.is_some() {
+            return self.consume_owned(subscription).await;
         }
-        let forwarding = match subscription.ownership {
-            Some(_) => Some(self.lease_of(&subscription)?.0),
-            None => None,
-        };
         let lane = Arc::new(Lane::new(
             Arc::clone(&self.site),
             Arc::clone(&self.links),
@@ -196,9 +191,6 @@ impl Transport for RedisTransport {
         )?);
         self.prepare(&lane.subscription.topology, lane.subscription.declare)
             .await?;
-        if let Some(lease) = &forwarding {
-            lease.consume(&(Arc::clone(&lane) as Arc<dyn Leased>));
-        }
         let renewal = self.renewal()?;
         renewal.watch(&lane);
         let promoter = self.promoter(&lane);

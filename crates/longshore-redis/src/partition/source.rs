@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use longshore_core::{Delivery, Error, ErrorKind, Receipt, Result, Source, Text};
+use longshore_core::{Delivery, Error, ErrorKind, Part, Receipt, Result, Source, Text};
 use tokio_util::sync::DropGuard;
 
 use super::Partition;
@@ -38,11 +38,16 @@ impl Source for PartitionSource {
         self.partition.table.stop();
     }
 
-    fn set_prefetch(&mut self, _: u16) -> Result<()> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "the prefetch of a partition belongs to the queue; change it there, for every worker",
-        ))
+    fn set_prefetch(&mut self, prefetch: u16) -> Result<()> {
+        if let Part::Partition { .. } = self.partition.subscription.part {
+            let text = "the prefetch of a partition belongs to the queue; change it there, for every worker";
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        if prefetch == 0 {
+            return Err(Error::new(ErrorKind::Invalid, "a prefetch is 1 to 65535"));
+        }
+        self.partition.table.set_prefetch(prefetch);
+        Ok(())
     }
 
     fn trouble(&self) -> Option<Text> {

@@ -1,12 +1,12 @@
 -- Gives a claim back.
 --
 -- KEYS[1]  the lease
--- KEYS[2]  the stream of a partition, where it is one
+-- KEYS[2]  the stream that was consumed under it, where there is one
 -- ARGV[1]  who has it
 -- ARGV[2]  the group
 -- returns  1 free, 0 not theirs any more
 --
--- Whoever consumed the partition has left, so a name that holds nothing goes.
+-- Whoever consumed it has left, so a name that holds nothing goes.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end

@@ -5,12 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use longshore_core::{Declare, Error, ErrorKind, Name, Result, Subscribed, Subscription, Topology};
+use longshore_core::{
+    Claim, Declare, Error, ErrorKind, Name, Part, Result, Subscribed, Subscription, Topology,
+};
 
 use super::RedisTransport;
 use crate::{
     delay::Promoter,
-    lane::Lane,
     lease::{Lease, Leased, Leases},
     link::Link,
     membership::{Member, RedisMembership, Surroundings},
@@ -93,7 +94,7 @@ impl RedisTransport {
         Ok(RedisMembership(member))
     }
 
-    pub(super) async fn consume_partition(&self, subscription: Subscription) -> Result<Subscribed> {
+    pub(super) async fn consume_owned(&self, subscription: Subscription) -> Result<Subscribed> {
         let (lease, number) = self.lease_of(&subscription)?;
         if !self.sessions.is_declared(&subscription.topology) {
             self.prepare(&subscription.topology, subscription.declare)
@@ -134,7 +135,7 @@ impl RedisTransport {
     }
 
     /// The lease under which a subscription consumes, and the number of the subscription under it.
-    pub(super) fn lease_of(&self, subscription: &Subscription) -> Result<(Arc<Lease>, u32)> {
+    fn lease_of(&self, subscription: &Subscription) -> Result<(Arc<Lease>, u32)> {
         let Some(ownership) = subscription.ownership else {
             let text = "a partition is consumed by its owner alone; acquire it first";
             return Err(Error::new(ErrorKind::Invalid, text));
@@ -143,6 +144,7 @@ impl RedisTransport {
             .sessions
             .granted
             .find(&subscription.topology, ownership);
+        let lease = lease.filter(|_| fits(ownership.claim, subscription.part));
         let numbered = lease.and_then(|lease| {
             let number = lease.next_subscription(subscription.lock)?;
             Some((lease, number))
@@ -154,12 +156,11 @@ impl RedisTransport {
     }
 }
 
-impl Leased for Lane {
-    fn lose(&self) {
-        self.table.lose_all();
-    }
-
-    fn is_left(&self) -> bool {
-        self.table.lock().abandoned
+/// Whether this is what the claim allows to consume.
+fn fits(claim: Claim, part: Part) -> bool {
+    match (claim, part) {
+        (Claim::Partition(owned), Part::Partition { index, .. }) => owned == index,
+        (Claim::Forwarder, Part::Lane(lane)) => lane == 0,
+        _ => false,
     }
 }
