@@ -104,7 +104,13 @@ impl Lease {
     /// Whether it may soon be somebody else's: before it is, everything under it has to be over.
     pub(crate) fn is_uncertain(&self, now: Duration) -> bool {
         let state = self.state();
-        state.certain_until <= now + state.renewed_for / 6
+        state.certain_until <= now + state.renewed_for.min(state.lock) / 6
+    }
+
+    /// A command that renews it is about to be sent, and may shorten it even where no answer comes.
+    pub(crate) fn renewing(&self, now: Duration, lock: Duration) {
+        let mut state = self.state();
+        state.certain_until = state.certain_until.min(now + lock);
     }
 
     /// It was renewed by a command sent at this time.

@@ -46,6 +46,8 @@ pub(crate) struct Member {
     granted: Arc<Leases>,
     inner: Mutex<Inner>,
     changed: Notify,
+    /// The same for who looks at what is uncertain.
+    sooner: Notify,
     left: CancellationToken,
     /// Lives until the farewell is said.
     _alive: Arc<DropGuard>,
@@ -90,6 +92,7 @@ impl Member {
                 alive_for: Duration::ZERO,
             }),
             changed: Notify::new(),
+            sooner: Notify::new(),
             left: CancellationToken::new(),
             site: around.site,
             links: around.links,
@@ -153,15 +156,14 @@ impl Member {
         let commands: Vec<_> = due
             .iter()
             .zip(&locks)
-            .map(|(lease, lock)| {
-                let mut command = KEEP.call(&[&lease.key.name]);
-                command.arg(&lease.owner).arg(ms(*lock));
-                (lease.key.slot, command)
-            })
+            .map(|(lease, lock)| (lease.key.slot, keeping(lease, *lock)))
             .collect();
         let shortest = locks.iter().min().copied().unwrap_or(defaults::LOCK);
         let limit = patience(&self.site.options).min((shortest / 6).max(Duration::from_millis(50)));
         let sent = self.now();
+        for (lease, lock) in due.iter().zip(&locks) {
+            lease.renewing(sent, *lock);
+        }
         let replies = spread(links, &commands, limit).await;
         for ((lease, lock), reply) in due.iter().zip(locks).zip(replies) {
             match reply.as_ref().map(int) {
@@ -188,7 +190,7 @@ impl Member {
                 lease.lose();
             }
             drop(leases);
-            tokio::time::sleep(self.tick()).await;
+            let _ = tokio::time::timeout(self.tick(), self.sooner.notified()).await;
         }
     }
 
@@ -348,6 +350,7 @@ impl Holder for Member {
     fn changed(&self, lock: Duration) {
         self.inner().lock = lock;
         self.changed.notify_one();
+        self.sooner.notify_one();
     }
 }
 
@@ -471,6 +474,26 @@ impl Drop for RedisMembership {
     fn drop(&mut self) {
         self.0.leave();
     }
+}
+
+/// Renews a claim at once. A failure is left to the renewals that follow.
+pub(crate) async fn renew_now(site: &Site, links: &Links, lease: &Lease) {
+    let lock = lease.lock();
+    let sent = site.options.clock.monotonic();
+    lease.renewing(sent, lock);
+    let limit = patience(&site.options).min(lock / 3);
+    let reply = scripts::run(links, lease.key.slot, keeping(lease, lock), limit).await;
+    match reply.as_ref().map(int) {
+        Ok(Some(1)) => lease.renewed(sent, lock),
+        Ok(Some(0)) => lease.lose(),
+        _ => {}
+    }
+}
+
+fn keeping(lease: &Lease, lock: Duration) -> Cmd {
+    let mut command = KEEP.call(&[&lease.key.name]);
+    command.arg(&lease.owner).arg(ms(lock));
+    command
 }
 
 /// The keys of all workers of a queue with so many partitions: `ls:{orders.s16}:…`.

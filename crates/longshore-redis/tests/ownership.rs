@@ -15,7 +15,7 @@ use longshore_core::{
 };
 use longshore_testing::{
     brokers::Broker,
-    proxy::{Flow, Proxy},
+    proxy::{Direction, Flow, Proxy},
 };
 use server::{
     Server, body,
@@ -132,11 +132,6 @@ async fn an_owner_that_cannot_renew_is_told_before_anybody_else_can_own() {
     let mut owner = Owner::of(&cut_off, &topology, LOCK).await;
     publish_keyed(&direct, &topology, "k", ["0".to_owned()]).await;
     let held = owner.consumer.one().await;
-    until(
-        "the lease lasts as long as the lock of the subscription",
-        || server.query::<i64>("PTTL ls:{q.s1.0}:lease") <= LOCK.as_millis() as i64,
-    )
-    .await;
     // Half open: nothing comes, nothing goes, nothing ends.
     proxy.set_both(Flow::Discard);
     let other = Member::join(&direct, &topology, LOCK).await;
@@ -165,6 +160,38 @@ async fn an_owner_that_cannot_renew_is_told_before_anybody_else_can_own() {
         .subscribe(owner.member.subscription(owner.ownership))
         .await;
     assert_eq!(again.err().unwrap().kind(), ErrorKind::Stale);
+    proxy.pass().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_lock_counts_even_where_nobody_answers_that_it_does() {
+    let server = Server::start(&[]).await;
+    let topology = sessions("q", 1);
+    let proxy = Proxy::start(server.broker.addr(0)).await.unwrap();
+    let url = proxy.url(&server.url());
+    let transport = longshore_redis::connect(&url, options()).await.unwrap();
+    let mut member = Member::join(&transport, &topology, 10 * LOCK).await;
+    let ownership = member.own(P0).await;
+    let lasts = || server.query::<i64>("PTTL ls:{q.s1.0}:lease");
+    assert!(lasts() > 20_000, "the default");
+    let owner = member.consuming(ownership).await;
+    assert!(
+        (15_000..=20_000).contains(&lasts()),
+        "as the subscription says"
+    );
+    member = owner.release().await;
+    let ownership = member.own(P0).await;
+    assert!(
+        (15_000..=20_000).contains(&lasts()),
+        "as the one before said"
+    );
+    proxy.set(Direction::ToClient, Flow::Discard);
+    member.lock = LOCK;
+    let owner = member.consuming(ownership).await;
+    let told = owner.member.lost_within(LOCK).await;
+    assert_eq!(told, Some(ownership));
+    let left = server.query::<i64>("PTTL ls:{q.s1.0}:lease");
+    assert!((1..=LOCK.as_millis() as i64).contains(&left), "{left}");
     proxy.pass().await.unwrap();
 }
 

@@ -9,7 +9,7 @@ use redis::{Cmd, Pipeline, Value};
 use super::{Partition, Past};
 use crate::{
     entry::{EntryId, array, int},
-    failure::{Broken, is_missing, is_passing, refused, unexpected},
+    failure::{Broken, checked, is_missing, is_passing, refused, unexpected},
     mark::add_change,
     names::{GROUP, RETURNED},
     scripts::{self, COMPLETE_PARTITION, SETTLE_PARTITION},
@@ -66,10 +66,11 @@ pub(crate) async fn give_back(partition: &Partition, entries: &[(EntryId, Past)]
         command.arg("release").arg(consumer).arg(count);
         command.arg(&["", ""]).arg(NO_MARK).arg("");
         let (links, slot) = (&partition.links, partition.keys.slot);
-        if let Err(broken) = scripts::run(links, slot, command, partition.patience()).await {
+        let reply = scripts::run(links, slot, command, partition.patience()).await;
+        if let Err(error) = reply.map_err(Broken::into_error).and_then(checked) {
             tracing::warn!(
                 queue = %partition.keys.scope,
-                error = %broken.into_error(),
+                %error,
                 "messages that were read at the end could not be given back and will count as suspects"
             );
             return;

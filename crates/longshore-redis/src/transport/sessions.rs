@@ -14,7 +14,7 @@ use crate::{
     delay::Promoter,
     lease::{Lease, Leased, Leases},
     link::Link,
-    membership::{Member, RedisMembership, Surroundings},
+    membership::{Member, RedisMembership, Surroundings, renew_now},
     partition::{Partition, reader, settler::PartitionSettler, source::PartitionSource},
     site::Place,
 };
@@ -100,6 +100,8 @@ impl RedisTransport {
             self.prepare(&subscription.topology, subscription.declare)
                 .await?;
         }
+        // From here on it lasts as long as the locks of this subscription.
+        renew_now(&self.site, &self.links, &lease).await;
         let around = (Arc::clone(&self.site), Arc::clone(&self.links));
         let may_create = subscription.declare == Declare::Create;
         let killed = self.killed.child_token();
