@@ -12,7 +12,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use longshore::{Backoff, Context, Draft, HandlerError, Health, Router, Worker};
+use longshore::{Backoff, Context, Draft, HandlerError, Health, Published, Router, Worker};
 use port::{LEASE, Port, secs};
 use queue_under_test::{Log, Order, Refund, until};
 use tokio::time::Instant;
@@ -263,5 +263,32 @@ async fn a_handler_whose_lease_is_lost_is_cancelled() {
     assert!(after <= LEASE + secs(1) && after >= LEASE / 2, "{after:?}");
     Faults::set(&a.faults.store_down, false);
     port.quiet().await;
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_back_unstarted_keeps_the_id_its_publish_took() {
+    let port = Port::new();
+    let a = port.atomic_process("a");
+    port.publish(&a.client, 1, "m").await;
+    let worker = port
+        .worker(&a, port.router("a", secs(3600), |_| Ok(())))
+        .await;
+    for starts in 1..=2 {
+        port.starts.reaches(starts).await;
+        // The next one is a suspect.
+        Faults::set(&a.faults.start_down, starts == 2);
+        port.broker.lose_locks();
+    }
+    let given_back = |call: &&String| call.starts_with("settle Release");
+    until("it is given back", || {
+        a.faults.calls().iter().filter(given_back).count() >= 2
+    })
+    .await;
+    assert_eq!(port.publish(&a.client, 1, "m").await, Published::Duplicate);
+    Faults::set(&a.faults.start_down, false);
+    port.starts.reaches(3).await;
+    let takes = a.faults.takes.load(Ordering::SeqCst);
+    assert_eq!(takes, 0, "nobody had to ask for it");
     worker.stop().await;
 }

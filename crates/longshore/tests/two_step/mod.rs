@@ -27,6 +27,8 @@ pub struct Faults {
     pub store_down: AtomicBool,
     /// Only writes of marks do.
     pub write_down: AtomicBool,
+    /// No start of a suspect is noted.
+    pub start_down: AtomicBool,
     /// Settlements get no answer and do nothing.
     pub settle_silent: AtomicBool,
     /// No call is ever answered again: the process is dead.
@@ -208,6 +210,11 @@ struct Plain {
 #[async_trait]
 impl Settler for Plain {
     async fn start(&self, starts: &[(Receipt, u32)]) -> Vec<Result<()>> {
+        if self.faults.start_down.load(Ordering::SeqCst) {
+            self.faults.note("start refused");
+            let refused = || Error::new(ErrorKind::Unavailable, "the test took it down");
+            return starts.iter().map(|_| Err(refused())).collect();
+        }
         self.inner.start(starts).await
     }
 
