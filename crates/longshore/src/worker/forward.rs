@@ -9,7 +9,7 @@ use std::{
 
 use longshore_core::{
     Delivery, Destination, Error, ErrorKind, Outgoing, Part, Result, Settlement, Source,
-    Subscribed, Text, Topology, Verdict, content_id, partition_of, printable,
+    Subscribed, Text, Topology, Verdict, partition_of, printable,
 };
 
 use tokio_util::sync::CancellationToken;
@@ -135,11 +135,9 @@ impl Moving<'_> {
         } = self.topology;
         let mut envelope = delivery.envelope.clone();
         if envelope.id.is_empty() {
-            // Equal messages without an id are different ones to a dedup window.
-            envelope.id = match dedup_window {
-                Some(_) => self.shared.client.ids().text(),
-                None => content_id(&envelope),
-            };
+            // Drawn, not made from the content: equal messages are different ones to a dedup window and
+            // to the state of their session.
+            envelope.id = self.shared.client.ids().text();
         }
         let part = Part::Partition {
             index: partition_of(key, *partitions),
@@ -147,9 +145,10 @@ impl Moving<'_> {
         };
         Outgoing {
             to: Destination::Queue(queue.clone(), part),
+            // A request that is repeated is answered again, and for that it has to arrive.
+            dedup_window: dedup_window.filter(|_| envelope.reply_to.is_none()),
             envelope,
             delay: Duration::ZERO,
-            dedup_window: *dedup_window,
         }
     }
 
