@@ -50,7 +50,7 @@ impl Effects {
                     e.most = e.most.max(e.running);
                 });
                 tokio::time::sleep(Duration::from_millis(3)).await;
-                let fails = job.number % 10 == 0 && cx.attempt() == 1;
+                let fails = job.number.is_multiple_of(10) && cx.attempt() == 1;
                 effects.change(job.number, |e| {
                     e.running -= 1;
                     e.done += u32::from(!fails);
