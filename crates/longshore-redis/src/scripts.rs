@@ -34,7 +34,7 @@ scripts! {
     /// Removes entries of a partition.
     COMPLETE_PARTITION = "complete_partition.lua";
     /// Sets an entry aside.
-    DEAD_LETTER = "parts/mark.lua" "dead_letter.lua";
+    DEAD_LETTER = "parts/mark.lua" "parts/dead.lua" "dead_letter.lua";
     /// Stores a message until its time.
     DELAY = "delay.lua";
     /// Takes over what an earlier owner of a partition left.
