@@ -97,6 +97,15 @@ async fn urgent_messages_wait_for_nothing_but_a_slot() {
     let worker = lanes.worker().concurrency(4).prefetch(1_000);
     let worker = worker.start().await.unwrap();
     lanes.started.reaches(4).await;
+    until("four run", || worker.figures().running == 4).await;
+    let figures = worker.figures();
+    let taken: Vec<_> = figures
+        .lanes
+        .iter()
+        .map(|(n, taken)| (&**n, *taken))
+        .collect();
+    assert_eq!(taken, [("high", 0), ("normal", 0), ("low", 4)]);
+    assert_eq!((figures.started, figures.completed), (4, 0));
     lanes.let_go(16).await;
     let (ready, in_flight, ..) = lanes.under_test.counts().await;
     assert_eq!(in_flight, 1_000, "prefetched; {ready} left");
@@ -111,7 +120,12 @@ async fn urgent_messages_wait_for_nothing_but_a_slot() {
     assert_eq!(lanes.shares(120), [10, 50, 0]);
     lanes.let_go(1).await;
     assert_eq!(lanes.shares(180), [0, 0, 1]);
-    lanes.finish(worker).await;
+    lanes.may_end.add_permits(1_000_000);
+    lanes.under_test.settled().await;
+    until("all are counted", || worker.figures().completed == 20_160).await;
+    let figures = worker.figures();
+    assert_eq!((figures.running, figures.started), (0, 20_160));
+    worker.stop().await;
     assert_eq!(lanes.shares(0), [110, 50, 20_000]);
 }
 

@@ -20,12 +20,10 @@ use super::{
     desk::{Desk, Settled},
     handle::{Control, State},
     settle::settle,
+    spare::Spare,
     window::Window,
 };
 use crate::{Context, context::Start, session::Place};
-
-/// Contexts kept for the next message.
-const KEPT_CONTEXTS: usize = 64;
 
 /// The loop of one core inside a worker: takes a batch, polls each handler once in place, settles
 /// those that are done and parks the others.
@@ -44,7 +42,9 @@ pub(super) struct Driver {
     settling: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Ended in this pass, not yet on their way to the broker.
     ended: Vec<(Arc<Desk>, Settlement)>,
-    contexts: Vec<Context>,
+    spare: Spare,
+    /// In this pass.
+    started: u64,
 }
 
 impl Driver {
@@ -66,7 +66,8 @@ impl Driver {
             asking: FuturesUnordered::new(),
             settling: FuturesUnordered::new(),
             ended: Vec::new(),
-            contexts: Vec::new(),
+            spare: Spare::default(),
+            started: 0,
         }
     }
 
@@ -253,7 +254,7 @@ impl Driver {
             deadline: begun + limit,
             place: desk.tenure.clone().map(|tenure| Place { tenure, loaded }),
         };
-        let cx = self.context(start);
+        let cx = self.spare.context(&shared.client, start);
         let handling = self.shared.dispatch.call(cx.clone());
         let about = About {
             cx,
@@ -264,20 +265,13 @@ impl Driver {
             begun,
         };
         let mut attempt = Attempt::new(about, handling, timing, limit, span);
-        self.shared.work.started.increment(1);
-        self.shared.work.running.add(1);
+        self.started += 1;
         if let std::task::Poll::Ready((about, ending)) = poll!(&mut attempt) {
             self.end(about, ending);
         } else if let (Some(receipt), Some(cx)) = (attempt.receipt(), attempt.context()) {
+            self.shared.work.running.add(1);
             self.running.insert(receipt, cx.clone());
             self.parked.push(attempt);
-        }
-    }
-
-    fn context(&mut self, start: Start) -> Context {
-        match self.contexts.pop() {
-            Some(kept) => kept.recycle(start),
-            None => Context::new(self.shared.client.clone(), start),
         }
     }
 
@@ -291,11 +285,12 @@ impl Driver {
             state,
             ..
         } = about;
-        self.running.remove(&receipt);
-        self.window.ended(&receipt);
         let shared = &self.shared;
         let work = &shared.work;
-        work.running.add(-1);
+        if self.running.remove(&receipt).is_some() {
+            work.running.add(-1);
+        }
+        self.window.ended(&receipt);
         work.process
             .record(shared.client.clock().monotonic().saturating_sub(begun));
         match &ending {
@@ -324,9 +319,7 @@ impl Driver {
                 self.ended.push((desk, settlement));
             }
         }
-        if self.contexts.len() < KEPT_CONTEXTS {
-            self.contexts.push(cx);
-        }
+        self.spare.keep(cx);
     }
 
     /// A delivery that never starts.
@@ -357,6 +350,10 @@ impl Driver {
 
     /// Sends on what has ended, one batch for each desk, and gets each under way at once.
     async fn hand_over(&mut self) {
+        let started = std::mem::take(&mut self.started);
+        if started > 0 {
+            self.shared.work.started.increment(started);
+        }
         let mut ended = std::mem::take(&mut self.ended);
         ended.append(&mut self.window.unstarted);
         while let Some((desk, first)) = ended.pop() {

@@ -24,6 +24,7 @@ mod partitions;
 mod seats;
 mod sessions;
 mod settle;
+mod spare;
 mod tenure;
 mod trouble;
 mod turns;

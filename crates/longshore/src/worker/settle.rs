@@ -59,11 +59,14 @@ async fn settle_all(shared: &SharedRef, desk: &Arc<Desk>, mut batch: Vec<Settlem
         let answers = desk.settler.settle(batch).await;
         work.settle.record(clock.monotonic().saturating_sub(begun));
         let asked = verdicts.len();
-        let mut again = Vec::new();
+        let (mut again, mut completed) = (Vec::new(), 0);
         for ((receipt, verdict), answer) in verdicts.iter().zip(answers) {
             let refused = match answer {
                 Ok(()) => {
-                    work.settled(verdict).increment(1);
+                    match verdict {
+                        Verdict::Complete => completed += 1,
+                        verdict => work.settled(verdict).increment(1),
+                    }
                     told.extend(faults.remove(receipt));
                     shared.dedup.forget(receipt);
                     desk.tell(*receipt, Settled::Confirmed);
@@ -84,6 +87,7 @@ async fn settle_all(shared: &SharedRef, desk: &Arc<Desk>, mut batch: Vec<Settlem
             }
             again.extend(refused.settlement.map(|settlement| *settlement));
         }
+        work.completed.increment(completed);
         shared.intake.done(desk, asked - again.len());
         for fault in told.drain(..) {
             tell(shared, fault).await;
