@@ -202,3 +202,6 @@ impl Sessions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
