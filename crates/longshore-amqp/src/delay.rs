@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use lapin::{
-    ExchangeKind,
+    Channel, ExchangeKind,
     options::ExchangeBindOptions,
     types::{AMQPValue, FieldTable},
 };
@@ -115,11 +115,17 @@ impl Ladder {
     /// meant for `eu.orders` would also reach `orders`.
     pub(crate) async fn bind(session: &Session, queues: &[&str]) -> Result<()> {
         Self::declare_delivery(session).await?;
+        let channel = session.channel().await?;
         for queue in queues {
-            let key = format!("{}{queue}", "*.".repeat(LEVELS as usize));
-            bind(session, queue, DELIVERY, &key).await?;
+            Self::bind_on(&channel, queue).await?;
         }
         Ok(())
+    }
+
+    /// See [`bind`](Self::bind), which must have come before.
+    pub(crate) async fn bind_on(channel: &Channel, queue: &str) -> Result<()> {
+        let key = format!("{}{queue}", "*.".repeat(LEVELS as usize));
+        bind_on(channel, queue, DELIVERY, &key).await
     }
 
     async fn declare_delivery(session: &Session) -> Result<()> {

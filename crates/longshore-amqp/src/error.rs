@@ -47,6 +47,19 @@ pub(crate) fn is_refused(error: &lapin::Error) -> bool {
     }
 }
 
+/// Whether another connection has the queue for itself.
+pub(crate) fn is_locked(error: &lapin::Error) -> bool {
+    match error.kind() {
+        LapinKind::ProtocolError(error) => {
+            matches!(
+                error.kind(),
+                AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED)
+            )
+        }
+        _ => false,
+    }
+}
+
 /// The text of a `channel.close` or `connection.close`, where that is what happened.
 pub(crate) fn reply_text(error: &lapin::Error) -> Option<String> {
     match error.kind() {

@@ -63,19 +63,27 @@ pub(crate) async fn declare(session: &Session, topology: &Topology) -> Result<()
         declare_exchange(session, topic, ExchangeKind::Topic, none()).await?;
         if topology.lanes.is_empty() {
             bind(session, queue, topic, ALL).await?;
-            match unbind_exchange(session, &lanes, topic, ALL).await {
-                Ok(()) => {}
-                // Whoever may not touch that exchange never had lanes.
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NoSuchQueue) => {}
-                Err(error) => return Err(error),
-            }
+            leave_lanes(session, queue, topic).await?;
         } else {
             bind_exchange(session, &lanes, topic, ALL).await?;
             unbind(session, queue, topic, ALL).await?;
         }
     }
     Ok(())
+}
+
+/// Unbinds what a queue without sessions has bound.
+pub(crate) async fn leave(session: &Session, queue: &str, topic: &str) -> Result<()> {
+    unbind(session, queue, topic, ALL).await?;
+    leave_lanes(session, queue, topic).await
+}
+
+async fn leave_lanes(session: &Session, queue: &str, topic: &str) -> Result<()> {
+    match unbind_exchange(session, &names::lanes(queue), topic, ALL).await {
+        // Whoever may not touch that exchange never had lanes.
+        Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NoSuchQueue) => Ok(()),
+        answer => answer,
+    }
 }
 
 async fn declare_lanes(session: &Session, topology: &Topology, lanes: &str) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What things are called on the broker. Frozen as version 1 in `docs/wire.md`.
 
-use longshore_core::{Error, ErrorKind, Name, Part, Result, Topology, printable};
+use longshore_core::{Claim, Error, ErrorKind, Name, Part, Result, Topology, printable};
 
 /// The physical queue of a part.
 ///
@@ -17,10 +17,15 @@ pub(crate) fn part(topology: &Topology, part: Part) -> Result<String> {
                 format!("the queue \"{queue}\" has no lane {lane}"),
             )),
         },
-        Part::Partition { index, of } => {
-            let digits = of.saturating_sub(1).to_string().len();
-            Ok(format!("{queue}.s{of}.{index:0digits$}"))
+        Part::Partition { index, of } if of.is_power_of_two() && of <= 256 && index < of => {
+            Ok(numbered(&sessions(queue, of), index, of))
         }
+        Part::Partition { index, of } => Err(Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "there is no partition {index} of {of}: their number is a power of two up to 256"
+            ),
+        )),
         other => Err(Error::new(
             ErrorKind::Unsupported,
             format!("this transport does not know {other:?}"),
@@ -82,6 +87,45 @@ pub(crate) fn lock(queue: &str) -> String {
     format!("{queue}.dlq.lock")
 }
 
+/// How everything begins that belongs to the sessions of a queue. Their number is part of it, so two
+/// numbers never mix.
+fn sessions(queue: &str, partitions: u16) -> String {
+    format!("{queue}.s{partitions}")
+}
+
+fn numbered(prefix: &str, index: u16, of: u16) -> String {
+    let digits = of.saturating_sub(1).to_string().len();
+    format!("{prefix}.{index:0digits$}")
+}
+
+/// Where an owner of this partition leaves word for the next.
+pub(crate) fn marker(partition: &str) -> String {
+    format!("{partition}.marker")
+}
+
+/// Its consumers are the live workers.
+pub(crate) fn members(topology: &Topology) -> String {
+    format!("{}.members", sessions(&topology.queue, topology.partitions))
+}
+
+/// Held exclusively by whoever has this claim.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] for what the topology does not have.
+pub(crate) fn claim(topology: &Topology, claim: Claim) -> Result<String> {
+    let (of, sessions) = (
+        topology.partitions,
+        sessions(&topology.queue, topology.partitions),
+    );
+    Ok(match claim {
+        Claim::Partition(index) => {
+            format!("{}.lock", part(topology, Part::Partition { index, of })?)
+        }
+        Claim::Seat(seat) => format!("{}.lock", numbered(&format!("{sessions}.seat"), seat, of)),
+        Claim::Forwarder => format!("{sessions}.lock"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +147,20 @@ mod tests {
             let partition = Part::Partition { index, of };
             assert_eq!(name(partition).as_deref(), Some(expected));
         }
+        for (index, of) in [(16, 16), (0, 0), (0, 12), (0, 512)] {
+            assert_eq!(name(Part::Partition { index, of }), None, "{index} of {of}");
+        }
+        topology.partitions = 16;
+        let claimed = |c| claim(&topology, c).ok();
+        for (wanted, expected) in [
+            (Claim::Partition(3), Some("orders.s16.03.lock")),
+            (Claim::Partition(16), None),
+            (Claim::Seat(0), Some("orders.s16.seat.00.lock")),
+            (Claim::Forwarder, Some("orders.s16.lock")),
+        ] {
+            assert_eq!(claimed(wanted).as_deref(), expected);
+        }
+        assert_eq!(members(&topology), "orders.s16.members");
+        assert_eq!(marker("orders.s16.03"), "orders.s16.03.marker");
     }
 }

@@ -1,5 +1,6 @@
 //! Queues, exchanges and bindings, one at a time.
 
+use futures_util::future::join_all;
 use lapin::{
     Channel, ExchangeKind,
     options::{
@@ -39,12 +40,22 @@ pub(crate) async fn declare_queue(
     arguments: FieldTable,
     mode: Declare,
 ) -> Result<Figures> {
+    let channel = session.channel().await?;
+    declare_queue_on(&channel, name, arguments, mode).await
+}
+
+/// See [`declare_queue`]. A refusal closes the channel.
+pub(crate) async fn declare_queue_on(
+    channel: &Channel,
+    name: &str,
+    arguments: FieldTable,
+    mode: Declare,
+) -> Result<Figures> {
     let options = QueueDeclareOptions {
         durable: true,
         passive: mode == Declare::Verify,
         ..QueueDeclareOptions::default()
     };
-    let channel = session.channel().await?;
     let declared = channel.queue_declare(short("queue name", name)?, options, arguments);
     let doing = match mode {
         Declare::Create => format!("declaring the queue \"{name}\""),
@@ -55,6 +66,37 @@ pub(crate) async fn declare_queue(
         ready: queue.message_count().into(),
         consumers: queue.consumer_count().into(),
     })
+}
+
+/// Looks at queues, all at once, on a channel of its own.
+///
+/// # Errors
+/// [`ErrorKind::NoSuchQueue`] where one is missing.
+pub(crate) async fn look(session: &Session, names: &[String]) -> Result<Vec<Figures>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let channel = session.channel().await?;
+    let none = FieldTable::default;
+    let asked = names
+        .iter()
+        .map(|name| declare_queue_on(&channel, name, none(), Declare::Verify));
+    let mut figures = Vec::with_capacity(names.len());
+    let mut failure: Option<Error> = None;
+    for answer in join_all(asked).await {
+        match answer {
+            Ok(found) => figures.push(found),
+            // The first one missing closes the channel for all behind it.
+            Err(error) if failure.is_none() || error.kind() == ErrorKind::NoSuchQueue => {
+                failure = Some(error);
+            }
+            Err(_) => {}
+        }
+    }
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(figures),
+    }
 }
 
 /// What the broker tells of a queue when that is declared.

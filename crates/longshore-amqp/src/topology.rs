@@ -1,11 +1,14 @@
 //! Declares queues and topics, or checks that they are there. The arguments are frozen: changing
 //! one would be a 406 for everybody who has declared before.
 
+mod sessions;
+
 use std::time::Duration;
 
 use lapin::types::{AMQPValue, FieldTable};
 use longshore_core::{Declare, Part, Result, Topology};
 
+pub(crate) use self::sessions::{numbers, partitions};
 use crate::{
     convert::long,
     delay::Ladder,
@@ -48,10 +51,13 @@ pub(crate) async fn declare(session: &Session, topology: &Topology, mode: Declar
     for name in &consumable {
         declare_queue(session, name, consumed(&dead), mode).await?;
     }
-    if mode == Declare::Verify {
-        return fan_out::verify(session, topology).await;
+    if mode == Declare::Create {
+        let consumable: Vec<&str> = consumable.iter().map(String::as_str).collect();
+        Ladder::bind(session, &consumable).await?;
     }
-    let consumable: Vec<&str> = consumable.iter().map(String::as_str).collect();
-    Ladder::bind(session, &consumable).await?;
-    fan_out::declare(session, topology).await
+    match (mode, topology.partitions) {
+        (_, 1..) => sessions::declare(session, topology, mode).await,
+        (Declare::Create, 0) => fan_out::declare(session, topology).await,
+        (Declare::Verify, 0) => fan_out::verify(session, topology).await,
+    }
 }

@@ -12,8 +12,9 @@ use std::{
 
 use async_trait::async_trait;
 use longshore_core::{
-    Admin, Capabilities, Clock, ConnectOptions, Declare, Error, ErrorKind, Limits, Outgoing,
-    Published, ReplyAddress, Result, Source, Subscribed, Subscription, Topology, Transport,
+    Admin, Capabilities, Clock, ConnectOptions, Declare, Error, ErrorKind, Limits, Membership,
+    Outgoing, Ownership, Published, ReplyAddress, Result, Source, Subscribed, Subscription,
+    Topology, Transport,
 };
 
 use tokio::time::timeout;
@@ -24,11 +25,15 @@ use crate::{
     delay,
     direct::DirectReplies,
     error::closed,
+    estate::Estate,
     gate::Gates,
     guard::Server,
     inbox::Inbox,
+    intake::Intake,
     link::Link,
+    membership::AmqpMembership,
     names,
+    partition::{PartitionSettler, PartitionSource},
     parts::Parts,
     plan::Plan,
     prepared::{Need, Prepared},
@@ -55,6 +60,7 @@ pub(crate) struct AmqpTransport {
     prepared: Arc<Prepared>,
     parts: Arc<Parts>,
     gates: Gates,
+    estate: Arc<Estate>,
     admin: AmqpAdmin,
     clock: Arc<dyn Clock>,
     confirm: Duration,
@@ -103,11 +109,20 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
         prefix: options.reply_prefix.map(Into::into),
     };
     let parts = Arc::new(Parts::default());
+    let prepared = Arc::new(Prepared::new(publishing.clone()));
+    let estate = Estate::new(
+        &consuming,
+        publishing.clone(),
+        copies.clone(),
+        prepared.clone(),
+        options.connect_timeout,
+    );
     Ok(Arc::new(AmqpTransport {
         capabilities: capabilities(&server, options.consumer_timeout),
         publisher: Publisher::start(&publishing, confirm),
         direct: DirectReplies::new(dialer.clone(), confirm),
-        prepared: Arc::new(Prepared::new(publishing.clone())),
+        prepared,
+        estate: Arc::new(estate),
         parts: parts.clone(),
         gates: Gates::default(),
         admin: AmqpAdmin {
@@ -138,6 +153,7 @@ fn capabilities(server: &Server, stated: Option<Duration>) -> Capabilities {
     };
     let mut capabilities = Capabilities::default();
     capabilities.lanes = true;
+    capabilities.partitions = true;
     capabilities.topics = true;
     capabilities.atomic_topics = true;
     capabilities.longest_delay = Some(delay::LONGEST);
@@ -176,6 +192,34 @@ impl AmqpTransport {
     }
 }
 
+impl AmqpTransport {
+    fn settler(&self, plan: Arc<Plan>, intake: Arc<Intake>) -> AmqpSettler {
+        AmqpSettler::new(
+            plan,
+            intake,
+            self.copies.clone(),
+            self.prepared.clone(),
+            self.publishing.clone(),
+        )
+    }
+
+    /// A part of a queue with sessions is consumed by its owner alone.
+    async fn subscribe_owned(
+        &self,
+        plan: Arc<Plan>,
+        ownership: Option<Ownership>,
+    ) -> Result<Subscribed> {
+        let tenure = self.estate.right_to(&plan, ownership)?;
+        let (source, intake) = PartitionSource::start(&plan, &tenure).await?;
+        let settler = PartitionSettler {
+            tenure,
+            intake: intake.clone(),
+            lane: self.settler(plan, intake),
+        };
+        Ok((Box::new(source), Arc::new(settler)))
+    }
+}
+
 #[async_trait]
 impl Transport for AmqpTransport {
     fn system(&self) -> &'static str {
@@ -191,6 +235,9 @@ impl Transport for AmqpTransport {
         check_topology(topology)?;
         self.prepared.heed(declare);
         self.parts.see(topology);
+        if topology.partitions > 0 {
+            return self.estate.declare_again(topology, declare).await;
+        }
         let session = self.publishing.session().await?;
         topology::declare(&session, topology, declare).await
     }
@@ -266,6 +313,9 @@ impl Transport for AmqpTransport {
             replies: self.replies.clone(),
             clock: self.clock.clone(),
         });
+        if plan.topology.partitions > 0 {
+            return self.subscribe_owned(plan, subscription.ownership).await;
+        }
         let session = self.consuming.session().await?;
         topology::declare(&session, &plan.topology, plan.declare).await?;
         let (source, intake) = AmqpSource::start(
@@ -276,13 +326,7 @@ impl Transport for AmqpTransport {
             session.epoch,
         )
         .await?;
-        let settler = AmqpSettler::new(
-            plan,
-            intake,
-            self.copies.clone(),
-            self.prepared.clone(),
-            self.publishing.clone(),
-        );
+        let settler = self.settler(plan, intake);
         Ok((Box::new(source), Arc::new(settler)))
     }
 
@@ -293,6 +337,15 @@ impl Transport for AmqpTransport {
         let opened = Inbox::open(session, self.consuming.watch(), replies, clock).await?;
         let (address, inbox) = opened;
         Ok((address, Box::new(inbox)))
+    }
+
+    async fn join(&self, queue: &Arc<Topology>, declare: Declare) -> Result<Box<dyn Membership>> {
+        self.check_open()?;
+        check_topology(queue)?;
+        self.prepared.heed(declare);
+        self.parts.see(queue);
+        let membership = AmqpMembership::join(&self.estate, queue, declare).await?;
+        Ok(Box::new(membership))
     }
 
     fn admin(&self) -> &dyn Admin {
@@ -313,18 +366,21 @@ fn again(error: &Error) -> Error {
     Error::new(error.kind(), error.to_string())
 }
 
-/// What is not built yet is refused, never ignored.
+/// What cannot be kept is refused, never ignored.
 fn check_topology(topology: &Topology) -> Result<()> {
-    if topology.partitions > 0 {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "this transport has no sessions yet",
+    let partitions = topology.partitions;
+    let invalid = |why: String| Err(Error::new(ErrorKind::Invalid, why));
+    if partitions > 0 && !(partitions.is_power_of_two() && partitions <= 256) {
+        return invalid(format!(
+            "the number of partitions is a power of two up to 256, not {partitions}"
         ));
+    }
+    if partitions > 0 && !topology.lanes.is_empty() {
+        return invalid("a queue has lanes or sessions, not both".to_owned());
     }
     let count = topology.lanes.len();
     if count > usize::from(u8::MAX) {
-        let why = format!("a queue has at most 255 lanes, not {count}");
-        return Err(Error::new(ErrorKind::Invalid, why));
+        return invalid(format!("a queue has at most 255 lanes, not {count}"));
     }
     let lanes = topology.lanes.iter();
     lanes
