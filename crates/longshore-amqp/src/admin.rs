@@ -11,8 +11,8 @@ use lapin::{
     types::{FieldTable, ShortString},
 };
 use longshore_core::{
-    Admin, Clock, DeadLetter, Declare, Defect, Envelope, Error, ErrorKind, Limits, Name, Reason,
-    Result, Stats, Text,
+    Admin, Clock, DeadLetter, Declare, Defect, Envelope, Error, ErrorKind, Limits, Name, Part,
+    Reason, Result, Stats, Text, Topology, partition_of,
 };
 
 use crate::{
@@ -22,12 +22,13 @@ use crate::{
     headers,
     link::Link,
     names,
-    objects::declare_queue,
+    objects::{Figures, declare_queue},
     parts::Parts,
     prepared::is_missing,
     publisher::{Letter, Publisher},
     reply_rule::ReplyRule,
     session::Dialer,
+    topology::numbers,
 };
 
 /// Figures and dead letters, as far as AMQP gives them.
@@ -51,8 +52,34 @@ impl AmqpAdmin {
         (found.id, read)
     }
 
-    /// Sends one dead letter back to this queue; the answer is the broker's confirm.
-    async fn send_back(&self, queue: &Name, envelope: &Envelope) -> Result<()> {
+    /// How many partitions a queue has; 0 without sessions.
+    async fn partitions(&self, queue: &Name) -> Result<u16> {
+        if let Some(partitions) = self.parts.partitions(queue) {
+            return Ok(partitions);
+        }
+        let session = self.publishing.session().await?;
+        let found = numbers(&session, queue).await?;
+        let in_use = |figures: &[Figures]| figures.iter().any(|f| f.ready + f.consumers > 0);
+        let used: Vec<u16> = found
+            .iter()
+            .filter(|(_, figures)| in_use(figures))
+            .map(|(of, _)| *of)
+            .collect();
+        match (&found[..], &used[..]) {
+            ([], _) => Ok(0),
+            ([(of, _)], _) | (_, [of]) => Ok(*of),
+            _ => Err(Error::new(
+                ErrorKind::TopologyDiffers,
+                format!(
+                    "\"{queue}\" had several numbers of partitions; declare it with the one it has now"
+                ),
+            )),
+        }
+    }
+
+    /// Sends one dead letter back to this queue, which has so many partitions; the answer is the
+    /// broker's confirm.
+    async fn send_back(&self, queue: &Name, of: u16, envelope: &Envelope) -> Result<()> {
         let native = Native::of(envelope).filter(|native| native.blanked.is_none());
         let native = native.ok_or_else(|| {
             Error::new(
@@ -62,6 +89,12 @@ impl AmqpAdmin {
             )
         })?;
         let properties = restored(&native.properties, &self.dialer.address.credentials.user);
+        if let (1.., Some(key)) = (of, &envelope.key) {
+            let index = partition_of(key, of);
+            let partition = Part::Partition { index, of };
+            let partition = names::part(&Topology::new(queue.clone()), partition)?;
+            return self.send(&partition, &properties, envelope).await;
+        }
         let lane = lane(queue, envelope, &native.properties);
         let physical = lane.as_deref().unwrap_or(queue);
         match self.send(physical, &properties, envelope).await {
@@ -92,9 +125,16 @@ impl AmqpAdmin {
 
     /// Finds each of these dead letters and does something with it. What `done` allows is removed.
     async fn each(&self, queue: &Name, ids: &[Text], send_back: bool) -> Vec<Result<()>> {
-        let mut reader = match Reader::open(&self.dialer, queue).await {
-            Ok(reader) => reader,
-            Err(error) => {
+        let opened = async {
+            let of = match send_back {
+                true => self.partitions(queue).await?,
+                false => 0,
+            };
+            Ok((of, Reader::open(&self.dialer, queue).await?))
+        };
+        let (of, mut reader) = match opened.await {
+            Ok(opened) => opened,
+            Err::<_, Error>(error) => {
                 let again = |_| Err(Error::new(error.kind(), error.to_string()));
                 return ids.iter().map(again).collect();
             }
@@ -119,7 +159,7 @@ impl AmqpAdmin {
             let tag = found.tag;
             let (_, read) = self.read(found, reader.marker());
             let mut answer = match send_back {
-                true => self.send_back(queue, &read.envelope).await,
+                true => self.send_back(queue, of, &read.envelope).await,
                 false => Ok(()),
             };
             if answer.is_ok() {
@@ -224,7 +264,8 @@ fn derived(
 
 #[async_trait]
 impl Admin for AmqpAdmin {
-    /// Of the plain queue, and of the other parts this client has declared, consumed or published to.
+    /// Of the plain queue, its partitions, and the lanes this client has declared, consumed or
+    /// published to.
     async fn stats(&self, queue: &Name) -> Result<Stats> {
         let session = self.publishing.session().await?;
         let figures = async |name: &str| {
@@ -238,6 +279,8 @@ impl Admin for AmqpAdmin {
                 Err(error) => return Err(error),
             }
         }
+        let partitions = numbers(&session, queue).await?;
+        parts.extend(partitions.into_iter().flat_map(|(_, figures)| figures));
         let quarantine = figures(&names::quarantine(queue)).await?;
         let dead = figures(&names::dead(queue)).await?;
         let mut stats = Stats::default();

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::{
     error::closed,
+    fence,
     held::stale,
     link::{Link, State, live},
     marker::{self, Marker},
@@ -18,7 +19,7 @@ use crate::{
     objects::declare_queue,
     plan::Plan,
     prepared::{Need, Prepared, is_missing},
-    publisher::Publisher,
+    publisher::{Letter, Publisher},
     session::Session,
     tenure::Tenure,
     topology,
@@ -109,8 +110,17 @@ impl Estate {
     }
 
     async fn write_once(&self, queue: &str, marker: &Marker) -> Result<()> {
+        self.post(queue, marker.letter(queue)?).await
+    }
+
+    /// Makes sure that a queue has a leader, and that it knows who consumes.
+    pub(crate) async fn fence(&self, queue: &str, ownership: Ownership) -> Result<()> {
+        self.post(queue, fence::letter(queue, ownership)?).await
+    }
+
+    async fn post(&self, queue: &str, letter: Letter) -> Result<()> {
         self.prepared.has(&Need::Queue(queue.to_owned())).await?;
-        let answer = self.copies.publish(vec![marker.letter(queue)?]).await.pop();
+        let answer = self.copies.publish(vec![letter]).await.pop();
         answer.unwrap_or_else(|| Err(closed()))
     }
 

@@ -23,6 +23,7 @@ mod error;
 mod estate;
 mod fan_out;
 mod feed;
+mod fence;
 mod gate;
 mod guard;
 mod headers;

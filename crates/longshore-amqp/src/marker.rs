@@ -69,15 +69,16 @@ impl Marker {
         table.insert(TOKEN.into(), number(self.token));
         table.insert(NUMBER.into(), number(self.number));
         table.insert(CLEAN.into(), AMQPValue::Boolean(self.clean));
-        let counts: [(&str, fn(&Noted) -> u32); 2] =
-            [(STARTED, |n| n.starts), (RETURNED, |n| n.returns)];
-        for (name, count) in counts {
-            let mut counted = FieldTable::default();
-            for (id, noted) in self.notes.iter().filter(|(_, noted)| count(noted) > 0) {
-                counted.insert(short("id", id)?, number(count(noted).into()));
+        let (mut started, mut returned) = (FieldTable::default(), FieldTable::default());
+        for (id, noted) in &self.notes {
+            for (counted, count) in [(&mut started, noted.starts), (&mut returned, noted.returns)] {
+                if count > 0 {
+                    counted.insert(short("id", id)?, number(count.into()));
+                }
             }
-            table.insert(name.into(), AMQPValue::FieldTable(counted));
         }
+        table.insert(STARTED.into(), AMQPValue::FieldTable(started));
+        table.insert(RETURNED.into(), AMQPValue::FieldTable(returned));
         Ok(Letter {
             exchange: ShortString::default(),
             routing_key: short("queue name", queue)?,

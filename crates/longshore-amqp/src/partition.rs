@@ -32,6 +32,7 @@ pub(crate) use self::{
 };
 use crate::{
     convert::short,
+    estate::Estate,
     held::{Held, hang_up, stale},
     intake::{Intake, Slot},
     objects::answered,
@@ -67,12 +68,14 @@ impl PartitionSource {
     /// [`ErrorKind::Stale`] where the ownership is lost, and whatever stands in the way: nothing is
     /// tried again.
     pub(crate) async fn start(
+        estate: &Estate,
         plan: &Arc<Plan>,
         tenure: &Arc<Tenure>,
     ) -> Result<(Self, Arc<Intake>)> {
         let prefetch = plan.topology.partition_prefetch;
         check_prefetch(prefetch)?;
         let queue = &plan.lane;
+        estate.fence(queue, tenure.ownership).await?;
         if !tenure.until_idle().await? {
             return Err(Error::new(
                 ErrorKind::Unavailable,

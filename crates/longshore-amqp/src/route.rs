@@ -36,7 +36,7 @@ pub(crate) fn route(
         Destination::Queue(queue, part) => {
             let logical = queue.clone();
             let queue = physical(queue, part, &envelope)?;
-            if part != Part::Lane(0) {
+            if matches!(part, Part::Lane(1..)) {
                 parts.see_one(&logical, &queue);
             }
             needs.push(Need::Queue(queue.clone()));

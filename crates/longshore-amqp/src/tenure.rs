@@ -83,7 +83,12 @@ impl Tenure {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        *self.over.borrow() || !self.session.is_live()
+        self.has_ended() || !self.session.is_live()
+    }
+
+    /// Whether its end is known, and was told where somebody must be told.
+    pub(crate) fn has_ended(&self) -> bool {
+        *self.over.borrow()
     }
 
     /// Waits until it is over by what this client knows.

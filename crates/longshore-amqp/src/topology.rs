@@ -8,7 +8,7 @@ use std::time::Duration;
 use lapin::types::{AMQPValue, FieldTable};
 use longshore_core::{Declare, Part, Result, Topology};
 
-pub(crate) use self::sessions::{numbers, partitions};
+pub(crate) use self::sessions::numbers;
 use crate::{
     convert::long,
     delay::Ladder,

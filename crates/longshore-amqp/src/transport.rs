@@ -210,7 +210,7 @@ impl AmqpTransport {
         ownership: Option<Ownership>,
     ) -> Result<Subscribed> {
         let tenure = self.estate.right_to(&plan, ownership)?;
-        let (source, intake) = PartitionSource::start(&plan, &tenure).await?;
+        let (source, intake) = PartitionSource::start(&self.estate, &plan, &tenure).await?;
         let settler = PartitionSettler {
             tenure,
             intake: intake.clone(),

@@ -4,7 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use longshore_core::{Claim, Ownership};
 
-use crate::tenure::{Losses, Tenure};
+use tokio::sync::watch;
+
+use crate::{
+    link::State,
+    tenure::{Losses, Tenure},
+};
 
 /// Ends with its membership.
 #[derive(Default)]
@@ -15,9 +20,8 @@ pub(super) struct Owned {
 
 impl Owned {
     pub(super) fn add(&self, tenure: Arc<Tenure>) {
-        self.lose_dead();
         let mut tenures = self.tenures();
-        tenures.retain(|tenure| !tenure.is_over());
+        tenures.retain(|tenure| !tenure.has_ended());
         tenures.push(tenure);
     }
 
@@ -33,10 +37,14 @@ impl Owned {
         live.any(|tenure| tenure.ownership.claim == claim)
     }
 
-    /// Loses what was owned on connections that are gone.
-    pub(super) fn lose_dead(&self) {
+    /// Loses what was owned on connections before the one that is up now.
+    pub(super) fn lose_dead(&self, link: &watch::Receiver<State>) {
+        let up = match &*link.borrow() {
+            State::Up(session) if session.is_live() => Some(session.epoch),
+            _ => None,
+        };
         for tenure in &*self.tenures() {
-            if !tenure.session.is_live() {
+            if up != Some(tenure.session.epoch) {
                 tenure.lose();
             }
         }

@@ -112,15 +112,18 @@ impl Attendance {
                     tracing::warn!(queue, %error, ?retry_in, "cannot join the live workers");
                 }
             }
-            self.owned.lose_dead();
+            let mut link = self.estate.link();
+            self.owned.lose_dead(&link);
             sleep(wait).await;
             wait = (wait * 2).min(LONGEST);
-            seat = match live(&mut self.estate.link(), SETUP).await {
+            let session = live(&mut link, SETUP).await;
+            // A consumer may end a moment before its connection is known to be gone.
+            self.owned.lose_dead(&link);
+            seat = match session {
                 Ok(session) => self.sit(session).await,
                 Err(error) => Err(error),
             };
         }
-        self.owned.lose_dead();
     }
 
     async fn sit(&self, session: Arc<Session>) -> Result<Seat> {

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{
     convert::{Arrived, arrived, counter},
-    held::Held,
+    fence::is_fence,
+    held::{End, Held},
     intake::{Intake, Slot},
     plan::Plan,
     pulse::Pulse,
@@ -85,13 +86,14 @@ impl Feed {
     }
 
     fn arrive(&self, messages: Vec<Message>) {
-        let deliveries: Vec<_> = messages.into_iter().map(|m| self.delivery(m)).collect();
+        let deliveries = messages.into_iter().filter_map(|m| self.delivery(m));
+        let deliveries: Vec<_> = deliveries.collect();
         if !self.wish.stopped.load(Ordering::Acquire) {
             self.intake.push(&self.held, deliveries.into_iter());
         }
     }
 
-    fn delivery(&self, message: Message) -> Delivery {
+    fn delivery(&self, message: Message) -> Option<Delivery> {
         let (plan, session) = (&self.plan, &self.tenure.session);
         let (tag, again) = (message.delivery_tag, message.redelivered);
         self.held.arrived(tag);
@@ -109,6 +111,10 @@ impl Feed {
             &plan.replies,
             plan.clock.wall(),
         );
+        if is_fence(&envelope) {
+            self.pass(tag, again);
+            return None;
+        }
         let judgement = match &self.tenure.book {
             Some(book) => {
                 let id = match envelope.id.is_empty() {
@@ -132,7 +138,7 @@ impl Feed {
         };
         let alone = plan.suspect_returns > 0 && judgement.returns >= plan.suspect_returns;
         let defect = defect.or_else(|| plan.limits.check(&envelope).err());
-        Delivery {
+        Some(Delivery {
             envelope,
             receipt: self.held.receipt(tag),
             part: plan.part,
@@ -144,6 +150,17 @@ impl Feed {
                 false => Standing::Unknown,
             },
             defect: defect.map(Box::new),
+        })
+    }
+
+    /// Takes a fence away.
+    fn pass(&self, tag: u64, again: bool) {
+        if let Some(book) = &self.tenure.book {
+            book.ledger().pass(again);
+        }
+        if self.held.begin(tag).is_ok() {
+            // The frame is queued by now; if it is lost, the fence comes once more.
+            drop(self.held.end(&[tag], End::Acknowledge));
         }
     }
 }

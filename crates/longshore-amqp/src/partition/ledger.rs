@@ -109,7 +109,6 @@ impl Ledger {
             suspect: false,
             returns: 0,
         };
-        self.arrived += 1;
         if again {
             if let Some((left, come)) = self.left.get_mut(&id) {
                 noted = *left;
@@ -130,13 +129,19 @@ impl Ledger {
                 returns: noted.returns,
             };
         }
-        // What was held comes before what never was, and it is no more than one owner holds.
-        if !again || self.arrived >= self.window {
-            self.left.retain(|_, (_, come)| *come);
-        }
+        self.pass(again);
         let state = State::Waiting;
         self.held.insert(tag, Entry { id, noted, state });
         judgement
+    }
+
+    /// Something arrived. What was held comes before what never was, and it is no more than one owner
+    /// holds: notes of what has not come by then are of no use.
+    pub(crate) fn pass(&mut self, again: bool) {
+        self.arrived += 1;
+        if !again || self.arrived >= self.window {
+            self.left.retain(|_, (_, come)| *come);
+        }
     }
 
     /// It was handed out.

@@ -2,10 +2,11 @@
 //!
 //! lapin numbers a publish before it queues the frames, so only one task may publish on a channel;
 //! and the note that a message came back names no publish, so it is matched by message id and
-//! routing key, of which only one pair is in flight at a time.
+//! routing key, of which only one pair is in flight at a time. What is published behind such a twin
+//! with the same routing key waits with it: nothing overtakes on its way to one queue.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     task::{Context, Waker},
 };
 
@@ -47,6 +48,7 @@ struct Slot {
     index: usize,
 }
 
+type Route = Box<[u8]>;
 type Flight = BoxFuture<'static, (Slot, lapin::Result<Confirmation>)>;
 
 /// The task's own state.
@@ -61,10 +63,12 @@ pub(super) struct Press {
     backlog: VecDeque<(Slot, Letter)>,
     flights: FuturesUnordered<Flight>,
     aloft: BTreeMap<Slot, Option<ReturnKey>>,
-    /// Letters that wait for an equal one to land. A key is here while one is aloft.
-    twins: HashMap<ReturnKey, VecDeque<(Slot, Letter)>>,
-    /// Those that wait for one at the head of the backlog.
-    resting: HashMap<ReturnKey, VecDeque<(Slot, Letter)>>,
+    /// The keys of what is aloft.
+    airborne: HashSet<ReturnKey>,
+    /// By routing key: a letter that waits for its twin to land, and all behind it.
+    waiting: HashMap<Route, VecDeque<(Slot, Letter)>>,
+    /// Where the first of those may go.
+    ready: VecDeque<Route>,
     refusal: Option<(ErrorKind, String)>,
     /// Somebody was told already that the channel is lost.
     broken: bool,
@@ -82,8 +86,9 @@ impl Press {
             backlog: VecDeque::new(),
             flights: FuturesUnordered::new(),
             aloft: BTreeMap::new(),
-            twins: HashMap::new(),
-            resting: HashMap::new(),
+            airborne: HashSet::new(),
+            waiting: HashMap::new(),
+            ready: VecDeque::new(),
             refusal: None,
             broken: false,
         }
@@ -183,27 +188,17 @@ impl Press {
         }
         let (channel, frame_max) = (line.channel.clone(), line.session.frame_max());
         while self.aloft.len() < WINDOW {
-            let Some((slot, letter)) = self.backlog.pop_front() else {
+            let Some((slot, letter, key)) = self.next_letter(&channel) else {
                 break;
             };
-            let key = letter.mandatory.then(|| key(&channel, &letter));
             if !self.callers.contains_key(&slot.caller) {
-                self.skip(key);
                 continue;
             }
             if let Err(error) = fits(&letter.properties, frame_max) {
-                self.skip(key);
                 self.answer(slot, Err(error));
                 continue;
             }
-            if let Some(key) = &key {
-                if let Some(twins) = self.twins.get_mut(key) {
-                    twins.push_back((slot, letter));
-                    continue;
-                }
-                let waiting = self.resting.remove(key).unwrap_or_default();
-                self.twins.insert(key.clone(), waiting);
-            }
+            self.airborne.extend(key.clone());
             self.aloft.insert(slot, key);
             let mut flight = fly(channel.clone(), slot, letter).boxed();
             // The first poll queues the frames, here and now, in the order of the backlog.
@@ -212,6 +207,38 @@ impl Press {
                 std::task::Poll::Pending => self.flights.push(flight),
             }
         }
+    }
+
+    /// The next letter that may fly, in the order of its route.
+    fn next_letter(&mut self, channel: &Channel) -> Option<(Slot, Letter, Option<ReturnKey>)> {
+        while let Some(route) = self.ready.front() {
+            let waiting = self.waiting.get_mut(route);
+            let first = waiting.as_ref().and_then(|waiting| waiting.front());
+            match first.map(|(_, letter)| key(channel, letter)) {
+                Some(first) if !self.airborne.contains(&first) => {
+                    let (slot, letter) = waiting?.pop_front()?;
+                    return Some((slot, letter, Some(first)));
+                }
+                Some(_) => {}
+                None => drop(self.waiting.remove(route)),
+            }
+            self.ready.pop_front();
+        }
+        while let Some((slot, letter)) = self.backlog.pop_front() {
+            if !letter.mandatory {
+                return Some((slot, letter, None));
+            }
+            let key = key(channel, &letter);
+            if let Some(waiting) = self.waiting.get_mut(&key.routing_key) {
+                waiting.push_back((slot, letter));
+            } else if self.airborne.contains(&key) {
+                self.waiting
+                    .insert(key.routing_key, VecDeque::from([(slot, letter)]));
+            } else {
+                return Some((slot, letter, Some(key)));
+            }
+        }
+        None
     }
 
     fn land(&mut self, slot: Slot, landed: lapin::Result<Confirmation>) {
@@ -255,29 +282,12 @@ impl Press {
     /// Ends a flight and lets its twin go next.
     fn release(&mut self, slot: Slot) -> Option<ReturnKey> {
         let key = self.aloft.remove(&slot)??;
-        let waiting = self.twins.remove(&key);
-        self.next_twin(key.clone(), waiting);
+        self.airborne.remove(&key);
+        let route = &key.routing_key;
+        if self.waiting.contains_key(route) && !self.ready.contains(route) {
+            self.ready.push_back(route.clone());
+        }
         Some(key)
-    }
-
-    /// Moves the next of equal letters to the head of the backlog; the others rest until it flies.
-    fn next_twin(&mut self, key: ReturnKey, waiting: Option<VecDeque<(Slot, Letter)>>) {
-        let waiting = waiting.or_else(|| self.resting.remove(&key));
-        let Some(mut waiting) = waiting else { return };
-        while let Some((slot, letter)) = waiting.pop_front() {
-            if self.callers.contains_key(&slot.caller) {
-                self.backlog.push_front((slot, letter));
-                self.resting.insert(key, waiting);
-                return;
-            }
-        }
-    }
-
-    /// A letter that was to fly does not.
-    fn skip(&mut self, key: Option<ReturnKey>) {
-        if let Some(key) = key {
-            self.next_twin(key, None);
-        }
     }
 
     fn answer(&mut self, slot: Slot, answer: Result<()>) {

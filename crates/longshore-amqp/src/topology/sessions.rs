@@ -24,13 +24,13 @@ const BITS: u32 = 8;
 const ANY: &str = "*";
 
 /// The physical queues of so many partitions.
-pub(crate) fn partitions(queue: &Name, of: u16) -> Result<Vec<String>> {
+fn partitions(queue: &Name, of: u16) -> Result<Vec<String>> {
     let topology = Topology::new(queue.clone());
     let part = |index| names::part(&topology, Part::Partition { index, of });
     (0..of).map(part).collect()
 }
 
-/// The numbers of partitions this queue has or had, with the figures of each partition.
+/// The numbers of partitions this queue has or had, with the figures of each partition that is there.
 pub(crate) async fn numbers(session: &Session, queue: &Name) -> Result<Vec<(u16, Vec<Figures>)>> {
     let possible = (0..=BITS).map(|bits| 1_u16 << bits);
     let looked = join_all(possible.map(|of| async move {
@@ -38,13 +38,30 @@ pub(crate) async fn numbers(session: &Session, queue: &Name) -> Result<Vec<(u16,
         // One is looked for alone: what is missing costs a channel.
         let first = names.first().map(std::slice::from_ref).unwrap_or_default();
         match look(session, first).await {
-            Ok(_) => Ok(Some((of, look(session, &names).await?))),
+            Ok(_) => Ok(Some((of, look_around(session, &names).await?))),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }));
     let looked: Result<Vec<_>> = looked.await.into_iter().collect();
     Ok(looked?.into_iter().flatten().collect())
+}
+
+/// Looks at what is there of these.
+async fn look_around(session: &Session, names: &[String]) -> Result<Vec<Figures>> {
+    match look(session, names).await {
+        Err(error) if is_missing(&error) => {}
+        answer => return answer,
+    }
+    let mut all = Vec::with_capacity(names.len());
+    for name in names {
+        match look(session, std::slice::from_ref(name)).await {
+            Ok(figures) => all.extend(figures),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
 }
 
 /// Declares or verifies the partitions, their markers, the members queue and what the topics need.

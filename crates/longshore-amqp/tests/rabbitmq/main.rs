@@ -11,9 +11,9 @@ mod permissions;
 mod plain;
 mod quarantine;
 mod raw;
-
 mod replies;
 mod rig;
+mod sessions;
 mod stopping;
 mod topology;
 mod traffic;

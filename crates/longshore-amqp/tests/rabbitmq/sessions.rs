@@ -1,0 +1,8 @@
+//! Partitions, and who owns them.
+
+mod handing_over;
+mod order;
+mod ownership;
+mod starts;
+mod topology;
+mod worker;
