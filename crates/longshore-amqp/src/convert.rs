@@ -15,7 +15,7 @@ use longshore_core::{
     Result, Standing, Text,
 };
 
-use crate::{guard::Server, headers, reply_rule::ReplyRule};
+use crate::{copy, guard::Server, headers, reply_rule::ReplyRule};
 
 /// The properties a delivery came with, exactly. Carried in [`Envelope::native`].
 #[derive(Debug)]
@@ -40,8 +40,9 @@ pub(crate) struct Arrived {
     /// How often this copy came back to the queue, as the broker says. Until it came back once the
     /// broker sets no counter, and what stands in its place a publisher wrote.
     pub(crate) returns: u32,
-    /// It was sent back from the dead letters.
-    pub(crate) redriven: bool,
+    /// It was sent back from the dead letters, or its publisher gave it no id: what stands there was
+    /// made for a copy, and equal messages have the same.
+    pub(crate) exempt: bool,
     /// What the guard found.
     pub(crate) defect: Option<Defect>,
 }
@@ -57,7 +58,7 @@ impl Arrived {
             attempt: self.attempts.saturating_add(self.returns).saturating_add(1),
             suspect: false,
             alone: false,
-            standing: match self.redriven {
+            standing: match self.exempt {
                 true => Standing::Exempt,
                 false => Standing::Unknown,
             },
@@ -97,6 +98,7 @@ pub(crate) fn arrived(
     let returns = counter.and_then(count);
     let attempts = attempts(table);
     let redriven = table.inner().get(headers::REDRIVEN) == Some(&AMQPValue::Boolean(true));
+    let exempt = redriven || copy::had_no_id(table);
 
     let text = |property: &Option<ShortString>| -> Text {
         property
@@ -135,7 +137,7 @@ pub(crate) fn arrived(
         envelope,
         attempts,
         returns: returns.map_or(0, clamped),
-        redriven,
+        exempt,
         defect: defect.map(|(defect, _)| defect),
     }
 }

@@ -185,6 +185,12 @@ const DELIVERY_MODE: &str = "delivery-mode";
 const PRIORITY: &str = "priority";
 const EXPIRATION: &str = "expiration";
 
+/// Whether its id was made for a copy: its publisher gave it none.
+pub(crate) fn had_no_id(table: &FieldTable) -> bool {
+    let original = table.inner().get(headers::ORIGINAL);
+    matches!(original, Some(AMQPValue::FieldTable(original)) if original.contains_key(MESSAGE_ID))
+}
+
 /// The broker takes `expiration` off what it dead-letters and notes it in `x-death`.
 fn broker_expiration(table: &FieldTable) -> Option<String> {
     let Some(AMQPValue::FieldArray(deaths)) = table.inner().get(headers::DEATH) else {
@@ -228,11 +234,13 @@ fn base(envelope: &Envelope) -> Result<(BasicProperties, FieldTable)> {
             kept.insert(name.clone(), value.clone());
         }
     }
-    // Its lane, which a plain client need not name.
-    if let Some(lane) = &envelope.priority
-        && headers::text(&kept, headers::PRIORITY).as_deref() != Some(lane)
-    {
-        kept.insert(headers::PRIORITY.into(), long(lane.as_bytes()));
+    // Its lane, which a plain client need not name, or names wrongly.
+    match &envelope.priority {
+        Some(lane) if headers::text(&kept, headers::PRIORITY).as_deref() != Some(lane) => {
+            kept.insert(headers::PRIORITY.into(), long(lane.as_bytes()));
+        }
+        None if kept.contains_key(headers::PRIORITY) => kept = without(&kept, headers::PRIORITY),
+        _ => {}
     }
     let mut original = match kept.inner().get(headers::ORIGINAL) {
         Some(AMQPValue::FieldTable(original)) => original.clone(),

@@ -342,10 +342,9 @@ impl Feed {
                 now,
             );
             // Where it lies counts, whatever a plain client wrote or left out: it must come back here.
-            if self.slot == Slot::Lane
-                && let Some(lane) = self.plan.lane_name()
-            {
-                arrived.envelope.priority = Some(lane);
+            if self.slot == Slot::Lane {
+                let named = arrived.envelope.priority.take();
+                arrived.envelope.priority = self.plan.topology.priority_in(self.plan.part, named);
             }
             if self.slot == Slot::Lane && is_suspect(&self.plan, &arrived) {
                 let diversion = Diversion {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use longshore_core::{Clock, Declare, Limits, Part, Text, Topology};
+use longshore_core::{Clock, Declare, Limits, Part, Topology};
 
 use crate::{gate::Gate, reply_rule::ReplyRule};
 
@@ -21,14 +21,4 @@ pub(crate) struct Plan {
     pub(crate) limits: Limits,
     pub(crate) replies: ReplyRule,
     pub(crate) clock: Arc<dyn Clock>,
-}
-
-impl Plan {
-    /// The name of this lane, where it is one beside the normal one.
-    pub(crate) fn lane_name(&self) -> Option<Text> {
-        match self.part {
-            Part::Lane(lane) => Some(self.topology.lane(lane)?.as_str().into()),
-            _ => None,
-        }
-    }
 }

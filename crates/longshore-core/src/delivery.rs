@@ -43,7 +43,8 @@ pub enum Standing {
     Unknown,
     /// This copy has held the id since it was published, so no other can run.
     Held,
-    /// It was redriven: it runs whatever the window says.
+    /// It was redriven, or has an id only because a copy of it needed one: it runs whatever the
+    /// window says.
     Exempt,
 }
 

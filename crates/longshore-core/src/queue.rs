@@ -64,6 +64,16 @@ impl Topology {
         }
     }
 
+    /// The priority of what lies in this part, whatever a plain client wrote there. In the normal lane
+    /// a name that is no lane of this queue stays: it came by a topic.
+    pub fn priority_in(&self, part: Part, named: Option<Text>) -> Option<Text> {
+        match part {
+            Part::Lane(0) => named.filter(|named| self.lanes.iter().all(|lane| **lane != **named)),
+            Part::Lane(lane) => self.lane(lane).map(|name| name.as_str().into()),
+            Part::Partition { .. } => named,
+        }
+    }
+
     /// The name of a lane beside the normal one.
     pub fn lane(&self, lane: u8) -> Option<&Name> {
         self.lanes.get(usize::from(lane).checked_sub(1)?)
@@ -94,6 +104,24 @@ pub fn partition_of(key: &Text, partitions: u16) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_in_the_lane_it_lies_in() {
+        let mut topology = Topology::new(Name::new("orders").expect("a name"));
+        topology.lanes.push(Name::new("high").expect("a name"));
+        let partition = Part::Partition { index: 0, of: 1 };
+        for (part, named, is) in [
+            (Part::Lane(0), None, None),
+            (Part::Lane(0), Some("high"), None),
+            (Part::Lane(0), Some("higher"), Some("higher")),
+            (Part::Lane(1), None, Some("high")),
+            (Part::Lane(1), Some("low"), Some("high")),
+            (partition, Some("high"), Some("high")),
+        ] {
+            let found = topology.priority_in(part, named.map(Text::from));
+            assert_eq!(found.as_deref(), is, "{part:?} {named:?}");
+        }
+    }
 
     #[test]
     fn the_hash_is_the_published_one_and_its_low_bits_choose_the_partition() {

@@ -78,8 +78,10 @@ impl Lane {
         let prefix = reply_prefix(&self.site.options.key_prefix);
         let limits = &self.subscription.limits;
         let mut deliveries = Vec::with_capacity(entries.len());
+        let (topology, part) = (&self.subscription.topology, self.subscription.part);
         for (entry, claim) in entries {
-            let read = convert::read(&entry.fields, limits, &prefix);
+            let mut read = convert::read(&entry.fields, limits, &prefix);
+            read.envelope.priority = topology.priority_in(part, read.envelope.priority.take());
             let noted = u32::try_from(claim.base).unwrap_or(u32::MAX);
             let attempt = read.attempts.saturating_add(noted).saturating_add(1);
             let held = Held {
@@ -96,7 +98,7 @@ impl Lane {
                     scope: 0,
                     tag: [0, 0],
                 },
-                part: self.subscription.part,
+                part,
                 attempt,
                 suspect: claim.suspect,
                 alone: false,

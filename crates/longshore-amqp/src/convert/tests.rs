@@ -135,3 +135,23 @@ fn a_plain_expiration_counts_from_now() {
     let at = read(properties).envelope.expires_at;
     assert_eq!(at, Some(NOW + Duration::from_secs(60)));
 }
+
+#[test]
+fn an_id_that_was_made_for_a_copy_is_none_to_a_dedup_window() {
+    let named = BasicProperties::default().with_message_id("a".into());
+    let nameless = BasicProperties::default().with_message_id("".into());
+    for (published, exempt) in [
+        (named, false),
+        (nameless, true),
+        (BasicProperties::default(), true),
+    ] {
+        let first = read(published);
+        assert!(!first.exempt);
+        let retried = copy::again(&first.envelope, 1).expect("a copy");
+        assert!(retried.message_id().is_some());
+        let retried = read(retried);
+        assert_eq!(retried.exempt, exempt);
+        let again = read(copy::again(&retried.envelope, 2).expect("a copy"));
+        assert_eq!(again.exempt, exempt);
+    }
+}
