@@ -100,7 +100,7 @@ impl Feed {
         let Arrived {
             envelope,
             attempts,
-            redriven,
+            exempt,
             defect,
             ..
         } = arrived(
@@ -145,7 +145,7 @@ impl Feed {
             attempt: judgement.attempt,
             suspect: judgement.suspect,
             alone,
-            standing: match redriven {
+            standing: match exempt {
                 true => Standing::Exempt,
                 false => Standing::Unknown,
             },
