@@ -5,9 +5,12 @@
 mod answers;
 mod dead_letters;
 mod declared;
+mod lanes;
 mod publishing;
 mod reading;
 mod requests;
+mod sessions;
+mod windows;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
