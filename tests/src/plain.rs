@@ -68,19 +68,35 @@ pub fn bytes(octets: &[u8]) -> Value {
     json!({ "$bytes": base64(octets) })
 }
 
+/// Runs a program with pika at hand, and answers what it printed.
+///
+/// # Panics
+/// When it fails.
+pub async fn python(program: &str) -> String {
+    let mut command = interpreter();
+    command.arg("-");
+    String::from_utf8(output(command, program.to_owned()).await).expect("text")
+}
+
 async fn run(script: &str, url: &str, input: &[Value]) -> Vec<Value> {
-    let python = brokers::python().expect("a Python with pika and redis");
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("python")
         .join(script);
-    let mut command = Command::new(python);
+    let mut command = interpreter();
+    command.arg(script).arg(url);
+    let input = Value::from(input.to_vec()).to_string();
+    serde_json::from_slice(&output(command, input).await).expect("a JSON list")
+}
+
+fn interpreter() -> Command {
+    Command::new(brokers::python().expect("a Python with pika and redis"))
+}
+
+async fn output(mut command: Command, input: String) -> Vec<u8> {
     command
-        .arg(script)
-        .arg(url)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let input = Value::from(input.to_vec()).to_string();
     let output = tokio::task::spawn_blocking(move || {
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
@@ -91,7 +107,7 @@ async fn run(script: &str, url: &str, input: &[Value]) -> Vec<Value> {
     let output = output.await.expect("not cancelled").expect("Python runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "the plain client failed: {said}");
-    serde_json::from_slice(&output.stdout).expect("a JSON list")
+    output.stdout
 }
 
 fn base64(octets: &[u8]) -> String {

@@ -5,6 +5,7 @@
 mod answers;
 mod dead_letters;
 mod declared;
+mod documented;
 mod lanes;
 mod publishing;
 mod reading;

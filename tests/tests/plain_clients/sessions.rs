@@ -1,5 +1,7 @@
 //! Plain clients publish to a queue with sessions: into its plain queue, or straight into a partition.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use longshore::{Client, Queue, Reason};
 use longshore_testing::brokers;
 use longshore_tests::{
@@ -8,7 +10,6 @@ use longshore_tests::{
     witness::{Witness, dead},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
 
 use crate::{fine, stream_key};
 
