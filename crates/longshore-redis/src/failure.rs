@@ -72,17 +72,20 @@ pub(crate) fn unread(broken: Broken) -> Error {
 
 /// The server answered with an error: this command did nothing.
 pub(crate) fn refused(error: &ServerError) -> Error {
+    let details = error.details().unwrap_or_default();
     let kind = match error.code() {
         "OOM" => ErrorKind::Full,
         "NOPERM" | "NOAUTH" => ErrorKind::Denied,
+        // Redis 7.0 has no code for what a script may not do.
+        _ if details.contains("user executing the script can't") => ErrorKind::Denied,
+        "EXECABORT" if details.contains("NOPERM") => ErrorKind::Denied,
         "NOGROUP" | "UNBLOCKED" => ErrorKind::NoSuchQueue,
         "WRONGTYPE" => ErrorKind::TopologyDiffers,
         _ if is_passing(error) => ErrorKind::Unavailable,
         _ => ErrorKind::Rejected,
     };
-    let detail = error.details().unwrap_or_default();
     // "unknown command" quotes arguments, which can be a body or a password.
-    let detail = detail.split(", with args").next().unwrap_or_default();
+    let detail = details.split(", with args").next().unwrap_or_default();
     let detail = printable(detail, 200);
     Error::new(kind, format!("redis refused: {} {detail}", error.code()))
 }

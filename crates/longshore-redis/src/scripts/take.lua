@@ -7,6 +7,10 @@ local answers = {}
 for i, key in ipairs(KEYS) do
   local owner, attempt, lease, sole = ARGV[i * 4 - 3], ARGV[i * 4 - 2], ARGV[i * 4 - 1], ARGV[i * 4]
   local mark = redis.pcall('GET', key)
+  if type(mark) == 'table' and not string.find(mark.err, 'WRONGTYPE', 1, true) then
+    -- Whoever cannot look must not take it for free. Of another type it is nobody's mark.
+    return mark
+  end
   if type(mark) ~= 'string' then
     mark = nil
   end
