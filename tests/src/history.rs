@@ -128,6 +128,7 @@ pub fn judge(history: &[Happened], max_attempts: u32) -> Verdict {
     let mut running = BTreeMap::<u64, Vec<(u64, u32)>>::new();
     let mut attempts = BTreeMap::<(u64, u64), BTreeSet<u32>>::new();
     let mut ownerships = BTreeSet::new();
+    let mut dying = BTreeSet::new();
     for happened in history {
         let &Happened {
             key,
@@ -153,7 +154,10 @@ pub fn judge(history: &[Happened], max_attempts: u32) -> Verdict {
                 if !running.is_empty() {
                     verdict.overlaps.push(happened.clone());
                 }
-                running.push((number, process));
+                // It gets no further, and nobody will see it end.
+                if !dying.contains(&process) {
+                    running.push((number, process));
+                }
                 let highest = tokens.entry(key).or_default();
                 if token < *highest {
                     verdict.stale.push(happened.clone());
@@ -173,6 +177,7 @@ pub fn judge(history: &[Happened], max_attempts: u32) -> Verdict {
                 verdict.done.insert((key, number));
             }
             _ => {
+                dying.insert(process);
                 for running in running.values_mut() {
                     running.retain(|(_, of)| *of != process);
                 }
@@ -215,6 +220,10 @@ mod tests {
         );
         assert_eq!(
             found("start 1 0 1 1 9, kill 0 0 0 0 9, start 1 0 2 2 8"),
+            [0; 5]
+        );
+        assert_eq!(
+            found("kill 0 0 0 0 9, start 1 0 1 1 9, start 1 0 2 2 8"),
             [0; 5]
         );
         assert_eq!(found("start 1 1 1 1 9"), [1, 0, 0, 0, 0]);

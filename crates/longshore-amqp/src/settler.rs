@@ -75,6 +75,13 @@ impl Move {
     }
 }
 
+impl AmqpSettler {
+    /// What a partition of its queue may have unsettled.
+    pub(crate) fn prefetch(&self) -> u16 {
+        self.0.plan.topology.partition_prefetch
+    }
+}
+
 #[async_trait]
 impl Settler for AmqpSettler {
     async fn start(&self, starts: &[(Receipt, u32)]) -> Vec<Result<()>> {

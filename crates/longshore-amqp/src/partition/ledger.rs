@@ -35,6 +35,8 @@ pub(crate) struct Ledger {
     /// How many may come back: as many as one owner holds.
     window: usize,
     arrived: usize,
+    /// Everything the last owner held has come.
+    complete: bool,
     held: BTreeMap<u64, Entry>,
 }
 
@@ -83,6 +85,7 @@ impl Ledger {
             left: left.collect(),
             window: usize::MAX,
             arrived: 0,
+            complete: false,
             held: BTreeMap::new(),
         }
     }
@@ -123,6 +126,10 @@ impl Ledger {
                 (0, false) => first,
                 (starts, _) => starts,
             };
+            if !self.was_clean {
+                // For the next owner, to whom this one may leave it cleanly and unstarted.
+                noted.starts = started;
+            }
             judgement = Judgement {
                 attempt: started.saturating_add(1),
                 suspect: !self.was_clean,
@@ -140,6 +147,7 @@ impl Ledger {
     pub(crate) fn pass(&mut self, again: bool) {
         self.arrived += 1;
         if !again || self.arrived >= self.window {
+            self.complete = true;
             self.left.retain(|_, (_, come)| *come);
         }
     }
@@ -194,9 +202,11 @@ impl Ledger {
         entry.is_some_and(|entry| entry.state == State::Kept)
     }
 
-    /// Whether everything that was handed out is settled or kept.
+    /// Whether everything that was handed out is settled or kept, and nothing is still to come of
+    /// which nobody knows whether it was started.
     pub(crate) fn is_clean(&self) -> bool {
-        self.held.values().all(|entry| entry.state != State::Taken)
+        let known = self.was_clean || self.complete;
+        known && self.held.values().all(|entry| entry.state != State::Taken)
     }
 
     /// What the next owner must know. Two of one id share the higher numbers.

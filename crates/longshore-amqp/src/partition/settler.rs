@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use lapin::options::BasicQosOptions;
 use longshore_core::{Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict};
 
-use crate::{held::stale, intake::Intake, settler::AmqpSettler, tenure::Tenure};
+use tokio::time::timeout;
+
+use crate::{held::stale, intake::Intake, session::SETUP, settler::AmqpSettler, tenure::Tenure};
 
 /// Completes and dead-letters as lanes do. What waits stays where it is.
 pub(crate) struct PartitionSettler {
@@ -23,6 +26,20 @@ impl PartitionSettler {
             Some(held) if !self.tenure.is_over() && held.is_live() && held.holds(tag) => Ok(()),
             _ => Err(stale()),
         }
+    }
+
+    /// Waits until the broker has read what was written to this channel before: it answers nothing to an
+    /// acknowledgement, but it reads in order. Without this the next message of a key could start, the
+    /// connection break, and the one before it come back after it.
+    async fn heard(&self, scope: u64) -> bool {
+        let Some(held) = self.intake.held(scope) else {
+            return false;
+        };
+        let prefetch = self.lane.prefetch();
+        let asked = held
+            .channel
+            .basic_qos(prefetch, BasicQosOptions { global: false });
+        matches!(timeout(SETUP, asked).await, Ok(Ok(())))
     }
 
     /// Keeps a delivery for the next owner. Nothing is sent: it returns with the channel.
@@ -83,8 +100,20 @@ impl Settler for PartitionSettler {
                 }
             }
         }
+        let scope = sent.first().map(|settlement| settlement.receipt.scope);
         let settled = self.lane.settle(sent).await;
+        let heard = match scope {
+            Some(scope) => self.heard(scope).await,
+            None => true,
+        };
         for ((place, tag), answer) in places.into_iter().zip(settled) {
+            let answer = match heard {
+                true => answer,
+                false => answer.and(Err(Unsettled {
+                    error: stale(),
+                    settlement: None,
+                })),
+            };
             if let (Ok(()), Some(book)) = (&answer, &self.tenure.book) {
                 book.ledger().settle(tag);
             }

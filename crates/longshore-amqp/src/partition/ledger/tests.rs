@@ -60,6 +60,7 @@ fn noted_starts_go_on_counting_over_crashes_and_clean_hand_overs() {
     ledger.start(1, 3).expect("held");
     ledger = next(&ledger, false);
     assert_eq!(ledger.arrive(arrival(1, true)), judged(4, true, 1));
+    ledger.pass(false);
     ledger.keep(1, 4);
     assert!(ledger.is_clean());
     ledger = next(&ledger, true);
@@ -78,6 +79,25 @@ fn what_never_started_comes_from_a_clean_owner_as_new_and_from_a_dead_one_as_sta
     clean.take(1);
     let mut dead = next(&clean, false);
     assert_eq!(dead.arrive(arrival(1, true)), judged(2, true, 1));
+}
+
+#[test]
+fn an_owner_that_leaves_before_it_has_seen_what_a_dead_one_held_does_not_vouch_for_it() {
+    let mut dead = fresh();
+    dead.arrive(arrival(1, false));
+    dead.arrive(arrival(2, false));
+    let mut heir = next(&dead, false);
+    assert_eq!(heir.arrive(arrival(1, true)), judged(2, true, 1));
+    // The second has not come. What has come and was not started is left as it is.
+    assert!(!heir.is_clean());
+    let mut last = next(&heir, heir.is_clean());
+    assert_eq!(last.arrive(arrival(1, true)), judged(2, true, 2));
+    assert_eq!(last.arrive(arrival(2, true)), judged(2, true, 1));
+    last.pass(false);
+    assert!(last.is_clean());
+    let mut at_peace = next(&last, true);
+    assert_eq!(at_peace.arrive(arrival(1, true)), judged(2, false, 2));
+    assert_eq!(at_peace.arrive(arrival(2, true)), judged(2, false, 1));
 }
 
 #[test]
