@@ -15,7 +15,7 @@ use longshore_core::{
     Result, Standing, Text,
 };
 
-use crate::{copy, guard::Server, headers, reply_rule::ReplyRule};
+use crate::{guard::Server, headers, reply_rule::ReplyRule};
 
 /// The properties a delivery came with, exactly. Carried in [`Envelope::native`].
 #[derive(Debug)]
@@ -98,7 +98,7 @@ pub(crate) fn arrived(
     let returns = counter.and_then(count);
     let attempts = attempts(table);
     let redriven = table.inner().get(headers::REDRIVEN) == Some(&AMQPValue::Boolean(true));
-    let exempt = redriven || copy::had_no_id(table);
+    let exempt = redriven || headers::had_no_id(table);
 
     let text = |property: &Option<ShortString>| -> Text {
         property

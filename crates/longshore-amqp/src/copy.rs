@@ -128,7 +128,7 @@ pub(crate) fn restored(dead: &BasicProperties, user: &str) -> BasicProperties {
     };
 
     let mut properties = same(dead);
-    if field(MESSAGE_ID).is_none() {
+    if field(headers::MESSAGE_ID).is_none() {
         properties = set(
             properties,
             dead.message_id(),
@@ -180,16 +180,9 @@ pub(crate) fn restored(dead: &BasicProperties, user: &str) -> BasicProperties {
     with_table(properties, kept)
 }
 
-const MESSAGE_ID: &str = "message-id";
 const DELIVERY_MODE: &str = "delivery-mode";
 const PRIORITY: &str = "priority";
 const EXPIRATION: &str = "expiration";
-
-/// Whether its id was made for a copy: its publisher gave it none.
-pub(crate) fn had_no_id(table: &FieldTable) -> bool {
-    let original = table.inner().get(headers::ORIGINAL);
-    matches!(original, Some(AMQPValue::FieldTable(original)) if original.contains_key(MESSAGE_ID))
-}
 
 /// The broker takes `expiration` off what it dead-letters and notes it in `x-death`.
 fn broker_expiration(table: &FieldTable) -> Option<String> {
@@ -264,7 +257,7 @@ fn base(envelope: &Envelope) -> Result<(BasicProperties, FieldTable)> {
     match source.message_id() {
         Some(id) if !id.as_str().is_empty() => properties = properties.with_message_id(id.clone()),
         _ => {
-            original.insert(MESSAGE_ID.into(), AMQPValue::Void);
+            original.insert(headers::MESSAGE_ID.into(), AMQPValue::Void);
             let id = content_id(envelope);
             properties = properties.with_message_id(short("id", &id)?);
         }

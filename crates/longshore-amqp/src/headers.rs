@@ -20,6 +20,8 @@ pub(crate) const REPLY: &str = "longshore-reply";
 pub(crate) const REPLY_NUMBER: &str = "longshore-reply-number";
 /// Properties of the original that a copy must not carry as such.
 pub(crate) const ORIGINAL: &str = "longshore-original";
+/// In the table of that name: the message had no id of its own.
+pub(crate) const MESSAGE_ID: &str = "message-id";
 /// Who published the original: the broker refuses the property from anybody else.
 pub(crate) const USER_ID: &str = "longshore-user-id";
 
@@ -194,6 +196,12 @@ fn value_size(value: &AMQPValue) -> usize {
         AMQPValue::FieldArray(items) => 4 + items.as_slice().iter().map(value_size).sum::<usize>(),
         AMQPValue::FieldTable(table) => table_size(table),
     }
+}
+
+/// Whether its id was made for a copy: its publisher gave it none.
+pub(crate) fn had_no_id(table: &FieldTable) -> bool {
+    let original = table.inner().get(ORIGINAL);
+    matches!(original, Some(AMQPValue::FieldTable(original)) if original.contains_key(MESSAGE_ID))
 }
 
 #[cfg(test)]

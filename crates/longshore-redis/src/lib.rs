@@ -30,6 +30,7 @@ mod partition;
 mod publisher;
 mod reader;
 mod scripts;
+mod server;
 mod settlement;
 mod settler;
 mod site;

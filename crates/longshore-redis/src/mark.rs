@@ -5,7 +5,7 @@ use std::time::Duration;
 use longshore_core::{MarkChange, MarkWrite};
 use redis::Cmd;
 
-use crate::publisher::whole_ms;
+use crate::scripts::whole_ms;
 
 /// Adds the four values of a change that follow each other in every script: change, owner, value,
 /// ms.

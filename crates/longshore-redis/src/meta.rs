@@ -10,7 +10,7 @@ use crate::{
     failure::{checked, unread},
     link::Links,
     names::{Keys, lane_field},
-    publisher::whole_ms,
+    scripts::whole_ms,
 };
 
 const PARTITIONS: &str = "partitions";

@@ -17,7 +17,7 @@ use crate::{
     link::Links,
     mark::expiry_ms,
     names::{Keys, is_reply_address, reply_prefix, slot},
-    scripts::{self, Calls, DELAY, PUBLISH},
+    scripts::{self, Calls, DELAY, PUBLISH, whole_ms},
     site::Site,
 };
 
@@ -331,9 +331,4 @@ fn no_such_queue() -> Error {
         ErrorKind::NoSuchQueue,
         "the queue does not exist; declare it first",
     )
-}
-
-/// Rounded up: never early.
-pub(crate) fn whole_ms(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }

@@ -150,3 +150,7 @@ async fn once(
     let replies = links.exchange(slot, pipeline, limit).await?;
     Ok(replies.into_iter().next().unwrap_or(Value::Nil))
 }
+/// A time as scripts and commands take it, rounded up: never early.
+pub(crate) fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}

@@ -13,8 +13,7 @@ use crate::{
     lane::Lane,
     mark::add_change,
     names::GROUP,
-    publisher::whole_ms,
-    scripts::{self, COMPLETE, DEAD_LETTER, RELEASE, RETRY, Script},
+    scripts::{self, COMPLETE, DEAD_LETTER, RELEASE, RETRY, Script, whole_ms},
 };
 
 /// One settlement on its way.

@@ -18,8 +18,8 @@ use crate::{
     mark::{add_change, expiry_ms},
     names::{Keys, check_prefix},
     scripts::{self, GRANT, KEEP_MARKS, SAVE, SET_ASIDE, Script, TAKE, WRITE_MARKS},
+    server,
     site::{Site, patience},
-    transport::inspect,
 };
 
 /// Marks in one script: a server does nothing else meanwhile.
@@ -51,7 +51,7 @@ impl RedisStore {
         options.key_prefix.push_str(":store");
         let store = Self::new(Arc::new(Site::new(address, options)?));
         store.links.link(0).await?.ensure().await?;
-        inspect(&store.site, &store.links).await?;
+        server::inspect(&store.site, &store.links).await?;
         Ok(store)
     }
 

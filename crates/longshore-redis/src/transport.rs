@@ -12,7 +12,6 @@ use longshore_core::{
     Published, ReplyAddress, Result, Source, Store, Subscribed, Subscription, Text, Topology,
     Transport, defaults,
 };
-use redis::Value;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -22,15 +21,13 @@ use crate::{
     address::{Address, Kind},
     admin::RedisAdmin,
     delay::Promoter,
-    entry::{lookup, text},
-    failure::Broken,
     inbox::{Inbox, InboxSource},
     lane::Lane,
     link::{Link, Links},
     locks::Renewal,
     names::check_prefix,
     publisher::Publisher,
-    reader,
+    reader, server,
     settler::RedisSettler,
     site::{Place, Site},
     source::RedisSource,
@@ -71,7 +68,7 @@ impl RedisTransport {
         let site = Arc::new(Site::new(address, options)?);
         let links = Arc::new(Links::new(Arc::clone(&site), "settle"));
         links.link(0).await?.ensure().await?;
-        let durable = inspect(&site, &links).await?;
+        let durable = server::inspect(&site, &links).await?;
         let cluster = site.address.kind == Kind::Cluster;
         let mut capabilities = Capabilities::default();
         capabilities.lanes = true;
@@ -284,49 +281,4 @@ fn check(subscription: &Subscription) -> Result<()> {
         return invalid("a lock lasts 300 ms to 12 h");
     }
     Ok(())
-}
-
-/// Looks at what the server is and promises; says what an operator should know. Answers whether
-/// what it confirms survives a restart.
-pub(crate) async fn inspect(site: &Site, links: &Links) -> Result<bool> {
-    let mut pipeline = redis::pipe();
-    pipeline.cmd("HELLO");
-    pipeline.cmd("CONFIG").arg("GET").arg("appendonly");
-    pipeline.cmd("CONFIG").arg("GET").arg("maxmemory-policy");
-    let replies = links
-        .exchange(0, &pipeline, site.options.confirm_timeout)
-        .await;
-    let mut replies = replies.map_err(Broken::into_error)?.into_iter();
-    let mut next = || replies.next().unwrap_or(Value::Nil);
-    let hello = next();
-    let version = lookup(&hello, "version")
-        .cloned()
-        .and_then(text)
-        .unwrap_or_default();
-    let major = version
-        .split('.')
-        .next()
-        .and_then(|major| major.parse::<u32>().ok());
-    if major.is_some_and(|major| major < 7) {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("Redis 7.0 or Valkey 8 is needed, this server is {version}"),
-        ));
-    }
-    let setting = |reply: Value, name: &str| lookup(&reply, name).cloned().and_then(text);
-    let appendonly = setting(next(), "appendonly");
-    let policy = setting(next(), "maxmemory-policy");
-    let durable = appendonly.as_deref() != Some("no");
-    if !durable {
-        tracing::warn!("appendonly is off: a restart of Redis loses messages; set appendonly yes");
-    }
-    if let Some(policy) = policy.filter(|policy| policy != "noeviction") {
-        tracing::warn!(%policy, "under memory pressure Redis deletes queues; set maxmemory-policy noeviction");
-    }
-    if appendonly.is_none() {
-        tracing::info!(
-            "this user may not read the server's configuration: its durability is unknown"
-        );
-    }
-    Ok(durable)
 }

@@ -1,11 +1,9 @@
 //! What a service sends back to whoever asked.
 
 use bytes::Bytes;
-use longshore_core::{
-    Destination, Envelope, Error, ErrorKind, Outgoing, Result, Text, content_id, derived_id,
-};
+use longshore_core::{Destination, Envelope, Outgoing, Text, content_id, derived_id};
 
-use crate::{Client, Fault, codec};
+use crate::{Fault, codec};
 
 /// Says which reply it is: `part`, `last` or `fault`.
 pub(crate) const REPLY: &str = "longshore-reply";
@@ -86,20 +84,6 @@ impl Answer {
             delay: std::time::Duration::ZERO,
             dedup_window: None,
         })
-    }
-}
-
-/// Sends an answer and waits until the broker has it. Who asked may be gone; that is no error.
-pub(crate) async fn send(client: &Client, mut out: Outgoing) -> Result<()> {
-    out.envelope.sent_at = Some(client.clock().wall());
-    if let Err(defect) = client.limits().check(&out.envelope) {
-        let text = format!("the reply breaks a limit: {}", defect.detail);
-        return Err(Error::new(ErrorKind::Invalid, text));
-    }
-    let answer = client.send_batch(vec![out]).await.pop();
-    match answer.unwrap_or_else(|| Err(crate::client::no_answer())) {
-        Err(error) if error.kind() == ErrorKind::NoSuchQueue => Ok(()),
-        answer => answer.map(drop),
     }
 }
 

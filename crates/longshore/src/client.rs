@@ -295,6 +295,20 @@ impl Client {
         answers
     }
 
+    /// Sends an answer and waits until the broker has it. Who asked may be gone; that is no error.
+    pub(crate) async fn answer(&self, mut out: Outgoing) -> Result<()> {
+        out.envelope.sent_at = Some(self.clock().wall());
+        if let Err(defect) = self.limits().check(&out.envelope) {
+            let text = format!("the reply breaks a limit: {}", defect.detail);
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        let answer = self.send_batch(vec![out]).await.pop();
+        match answer.unwrap_or_else(|| Err(no_answer())) {
+            Err(error) if error.kind() == ErrorKind::NoSuchQueue => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
     /// Declares a queue once.
     pub(crate) async fn ensure(&self, topology: &Arc<Topology>) -> Result<()> {
         let known = self.declared().get(&topology.queue).cloned();

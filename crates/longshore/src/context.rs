@@ -204,7 +204,7 @@ impl Context {
             ));
         }
         match Answer::Part(place, body.into()).to(self.envelope(), self.attempt()) {
-            Some(out) => answer::send(self.client(), out).await,
+            Some(out) => self.client().answer(out).await,
             None => Ok(()),
         }
     }

@@ -12,10 +12,7 @@ use super::{
     handle::State,
     tenure::{self, Known},
 };
-use crate::{
-    answer::{self, Answer},
-    client::no_answer,
-};
+use crate::{answer::Answer, client::no_answer};
 
 /// How long a delivery is kept when the broker could not note its start.
 const NOT_NOTED: Duration = Duration::from_secs(1);
@@ -96,7 +93,7 @@ async fn look_up(shared: &Shared, delivery: &Delivery) -> Result<(), Admission> 
         return Err(Admission::Duplicate);
     };
     loop {
-        match answer::send(&shared.client, out.clone()).await {
+        match shared.client.answer(out.clone()).await {
             Ok(()) => return Err(Admission::Duplicate),
             Err(error) if error.is_transient() => tokio::time::sleep(NOT_NOTED).await,
             Err(error) => {

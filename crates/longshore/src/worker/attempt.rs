@@ -19,12 +19,7 @@ use super::{
     desk::Desk,
 };
 use crate::{
-    Context,
-    answer::{self, Answer},
-    handler_error::Next,
-    outbox::Outbox,
-    route::Answered,
-    router::Timing,
+    Context, answer::Answer, handler_error::Next, outbox::Outbox, route::Answered, router::Timing,
 };
 
 /// One start of a handler, from its first poll to its end: within its time limit, with panics
@@ -86,7 +81,7 @@ impl About {
             if let (Some(dedup), Some(stored)) = (dedup, stored) {
                 dedup.note_reply(&receipt, stored, scope.zip(state)).await?;
             }
-            answer::send(&client, out).await
+            client.answer(out).await
         }
     }
 }

@@ -147,7 +147,7 @@ impl Life {
             Ok(subscribed) => tokio::select! {
                 biased;
                 () = self.grip.lost.cancelled() => return Ok(End::Lost),
-                moved = forward::run(&self, subscribed) => moved,
+                moved = forward::run(&self.shared, &self.topology, &self.grip.leave, subscribed) => moved,
             },
             Err(error) => Err(error),
         };

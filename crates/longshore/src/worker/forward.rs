@@ -14,15 +14,7 @@ use longshore_core::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    SharedRef,
-    claim::{End, Life},
-    conclude,
-    desk::Desk,
-    intake::CLOSING,
-    settle::settle,
-    trouble::Of,
-};
+use super::{SharedRef, conclude, desk::Desk, intake::CLOSING, settle::settle, trouble::Of};
 
 /// How many are moved at a time.
 const BATCH: usize = 64;
@@ -32,20 +24,24 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Moves messages until it has to end: each is published to the partition of its key and completed
 /// once that is confirmed, in the order of its key. One without a key becomes a dead letter.
-pub(super) async fn run(life: &Life, (mut source, settler): Subscribed) -> Result<End> {
+pub(super) async fn run(
+    shared: &SharedRef,
+    topology: &Topology,
+    leave: &CancellationToken,
+    (mut source, settler): Subscribed,
+) -> Result<()> {
     let desk = Arc::new(Desk::new(settler));
     let mut moving = Moving {
-        shared: &life.shared,
-        topology: &life.topology,
+        shared,
+        topology,
         desk: &desk,
         line: VecDeque::new(),
     };
-    let leave = &life.grip.leave;
     let ended = loop {
         let mut batch = Vec::new();
         let received = tokio::select! {
             biased;
-            () = leave.cancelled() => break Ok(End::GivenBack),
+            () = leave.cancelled() => break Ok(()),
             received = poll_fn(|cx| source.poll_receive(cx, BATCH, &mut batch)) => received,
         };
         match received {
@@ -55,7 +51,7 @@ pub(super) async fn run(life: &Life, (mut source, settler): Subscribed) -> Resul
         }
         moving.all(leave).await;
     };
-    life.shared.trouble.set(Of::Forwarder, None);
+    shared.trouble.set(Of::Forwarder, None);
     moving.give_back(source.as_mut()).await;
     ended
 }

@@ -9,10 +9,7 @@ use super::{
     bookkeeping::Bookkeeping,
     desk::{Desk, Settled},
 };
-use crate::{
-    Fault,
-    answer::{self, Answer},
-};
+use crate::{Fault, answer::Answer};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -117,7 +114,7 @@ fn faults(batch: &[Settlement]) -> BTreeMap<Receipt, Outgoing> {
 
 /// Once: whoever asked has a time-out, and the message is safe already.
 async fn tell(shared: &SharedRef, fault: Outgoing) {
-    if let Err(error) = answer::send(&shared.client, fault).await {
+    if let Err(error) = shared.client.answer(fault).await {
         tracing::warn!(queue = %shared.work.queue, %error, "a requester was not told of the dead letter");
     }
 }
