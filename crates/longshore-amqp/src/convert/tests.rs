@@ -1,4 +1,5 @@
 use super::*;
+use crate::copy;
 
 const NOW: SystemTime = UNIX_EPOCH;
 
