@@ -32,6 +32,8 @@ pub(crate) struct Marker {
     pub(crate) number: u64,
     /// Nothing was running when its writer left.
     pub(crate) clean: bool,
+    /// Its writer had not seen everything that was held before it.
+    pub(crate) unseen: bool,
     pub(crate) notes: Notes,
 }
 
@@ -43,6 +45,7 @@ const KIND: &str = "longshore.marker";
 const TOKEN: &str = "token";
 const NUMBER: &str = "number";
 const CLEAN: &str = "clean";
+const UNSEEN: &str = "unseen";
 const STARTED: &str = "started";
 const RETURNED: &str = "returned";
 
@@ -69,6 +72,7 @@ impl Marker {
         table.insert(TOKEN.into(), number(self.token));
         table.insert(NUMBER.into(), number(self.number));
         table.insert(CLEAN.into(), AMQPValue::Boolean(self.clean));
+        table.insert(UNSEEN.into(), AMQPValue::Boolean(self.unseen));
         let (mut started, mut returned) = (FieldTable::default(), FieldTable::default());
         for (id, noted) in &self.notes {
             for (counted, count) in [(&mut started, noted.starts), (&mut returned, noted.returns)] {
@@ -110,10 +114,12 @@ impl Marker {
         };
         count(STARTED, |noted, starts| noted.starts = starts);
         count(RETURNED, |noted, returns| noted.returns = returns);
+        let yes = |name: &str| table.inner().get(name) == Some(&AMQPValue::Boolean(true));
         Some(Self {
             token: headers::number(table, TOKEN)?,
             number: headers::number(table, NUMBER).unwrap_or_default(),
-            clean: table.inner().get(CLEAN) == Some(&AMQPValue::Boolean(true)),
+            clean: yes(CLEAN),
+            unseen: yes(UNSEEN),
             notes,
         })
     }
@@ -191,6 +197,7 @@ mod tests {
             token: 41,
             number: 7,
             clean: true,
+            unseen: true,
             notes: notes.map(|(id, noted)| (id.into(), noted)).into(),
         };
         let letter = marker.letter("orders.s16.03.marker").expect("a letter");

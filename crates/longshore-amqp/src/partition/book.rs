@@ -56,6 +56,7 @@ impl Book {
         let mine = Marker {
             token: last.token.saturating_add(1).min(MOST),
             clean: false,
+            unseen: false,
             number: 0,
             notes: last.notes.clone(),
         };
@@ -69,7 +70,7 @@ impl Book {
             queue,
             declare,
             token: mine.token,
-            ledger: Mutex::new(Ledger::new(last.clean, last.notes)),
+            ledger: Mutex::new(Ledger::new(last.clean, last.unseen, last.notes)),
             wanted: AtomicU64::new(0),
             writing: tokio::sync::Mutex::new(Written {
                 number: 1,
@@ -136,6 +137,7 @@ impl Book {
                     token: self.token,
                     number: written.number,
                     clean: last && ledger.is_clean(),
+                    unseen: ledger.is_unseen(),
                     notes: ledger.notes(),
                 }
             };

@@ -30,6 +30,9 @@ pub(crate) type Notes = BTreeMap<Text, Noted>;
 pub(crate) struct Ledger {
     /// Nothing was running when the last owner left.
     was_clean: bool,
+    /// The last owner left before it had seen all that one before it had held, and speaks only for what
+    /// it has notes of.
+    unseen: bool,
     /// What the last owner left, and whether it has come.
     left: BTreeMap<Text, (Noted, bool)>,
     /// How many may come back: as many as one owner holds.
@@ -78,10 +81,11 @@ pub(crate) struct Judgement {
 }
 
 impl Ledger {
-    pub(crate) fn new(was_clean: bool, left: Notes) -> Self {
+    pub(crate) fn new(was_clean: bool, unseen: bool, left: Notes) -> Self {
         let left = left.into_iter().map(|(id, noted)| (id, (noted, false)));
         Self {
             was_clean,
+            unseen,
             left: left.collect(),
             window: usize::MAX,
             arrived: 0,
@@ -93,7 +97,7 @@ impl Ledger {
     /// A channel begins to deliver, so many at a time. What an earlier one held comes again.
     pub(crate) fn open(&mut self, window: usize) {
         if !self.held.is_empty() || self.arrived > 0 {
-            *self = Self::new(self.is_clean(), self.notes());
+            *self = Self::new(self.is_clean(), self.is_unseen(), self.notes());
         }
         self.window = window;
     }
@@ -113,26 +117,28 @@ impl Ledger {
             returns: 0,
         };
         if again {
-            if let Some((left, come)) = self.left.get_mut(&id) {
+            let left = self.left.get_mut(&id);
+            let explained = self.was_clean && (left.is_some() || !self.unseen);
+            if let Some((left, come)) = left {
                 noted = *left;
                 *come = true;
             }
-            if !self.was_clean {
+            if !explained {
                 noted.returns = noted.returns.saturating_add(1);
             }
             // Only first starts are never noted.
-            let started = match (noted.starts, self.was_clean) {
+            let started = match (noted.starts, explained) {
                 (0, true) => before,
                 (0, false) => first,
                 (starts, _) => starts,
             };
-            if !self.was_clean {
+            if !explained {
                 // For the next owner, to whom this one may leave it cleanly and unstarted.
                 noted.starts = started;
             }
             judgement = Judgement {
                 attempt: started.saturating_add(1),
-                suspect: !self.was_clean,
+                suspect: !explained,
                 returns: noted.returns,
             };
         }
@@ -202,11 +208,14 @@ impl Ledger {
         entry.is_some_and(|entry| entry.state == State::Kept)
     }
 
-    /// Whether everything that was handed out is settled or kept, and nothing is still to come of
-    /// which nobody knows whether it was started.
+    /// Whether everything that was handed out is settled or kept.
     pub(crate) fn is_clean(&self) -> bool {
-        let known = self.was_clean || self.complete;
-        known && self.held.values().all(|entry| entry.state != State::Taken)
+        self.held.values().all(|entry| entry.state != State::Taken)
+    }
+
+    /// Whether something is still to come of which nobody has said if it was started.
+    pub(crate) fn is_unseen(&self) -> bool {
+        (self.unseen || !self.was_clean) && !self.complete
     }
 
     /// What the next owner must know. Two of one id share the higher numbers.
