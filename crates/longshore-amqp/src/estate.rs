@@ -1,27 +1,23 @@
 //! What this client owns of queues with sessions, and what it takes to own something.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use longshore_core::{Claim, Declare, Error, ErrorKind, Name, Ownership, Part, Result, Topology};
+use longshore_core::{Declare, Name, Ownership, Result, Topology};
 use tokio::sync::watch;
 
 use crate::{
     error::closed,
     fence,
-    held::stale,
     link::{Link, State, live},
     marker::{self, Marker},
-    names,
     objects::declare_queue,
-    plan::Plan,
     prepared::{Need, Prepared, is_missing},
     publisher::{Letter, Publisher},
     session::Session,
-    tenure::Tenure,
     topology,
 };
 
@@ -33,16 +29,8 @@ pub(crate) struct Estate {
     copies: Arc<Publisher>,
     prepared: Arc<Prepared>,
     patience: Duration,
-    /// By lock. A lock keeps other connections out, this keeps out the workers of this client.
-    tenures: Mutex<BTreeMap<String, Option<Arc<Tenure>>>>,
     /// What was declared, or found, once.
     declared: Mutex<BTreeSet<(Name, u16, bool)>>,
-}
-
-/// A name nobody else of this client can take while this lives.
-pub(crate) struct Place {
-    estate: Arc<Estate>,
-    name: String,
 }
 
 impl Estate {
@@ -59,7 +47,6 @@ impl Estate {
             copies,
             prepared,
             patience,
-            tenures: Mutex::default(),
             declared: Mutex::default(),
         }
     }
@@ -124,76 +111,7 @@ impl Estate {
         answer.unwrap_or_else(|| Err(closed()))
     }
 
-    /// Keeps the place of a lock for one of this client; `None`: somebody has it.
-    pub(crate) fn reserve(self: &Arc<Self>, name: &str) -> Option<Place> {
-        let mut tenures = self.tenures();
-        if tenures.contains_key(name) {
-            return None;
-        }
-        tenures.insert(name.to_owned(), None);
-        Some(Place {
-            estate: self.clone(),
-            name: name.to_owned(),
-        })
-    }
-
-    /// What gives this client the right to consume a part of a queue with sessions.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] for no claim to it, [`ErrorKind::Stale`] for one that is lost.
-    pub(crate) fn right_to(
-        &self,
-        plan: &Plan,
-        ownership: Option<Ownership>,
-    ) -> Result<Arc<Tenure>> {
-        let is_for = |ownership: &Ownership| match (plan.part, ownership.claim) {
-            (Part::Partition { index, of }, Claim::Partition(owned)) => {
-                index == owned && of == plan.topology.partitions
-            }
-            (Part::Lane(0), Claim::Forwarder) => true,
-            _ => false,
-        };
-        let ownership = ownership.filter(is_for).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("\"{}\" is consumed under the claim to it alone", plan.lane),
-            )
-        })?;
-        let name = names::claim(&plan.topology, ownership.claim)?;
-        let tenures = self.tenures();
-        let tenure = tenures.get(&name).and_then(Option::as_ref);
-        let tenure = tenure.filter(|tenure| tenure.ownership == ownership && !tenure.is_over());
-        tenure.cloned().ok_or_else(stale)
-    }
-
-    fn tenures(&self) -> MutexGuard<'_, BTreeMap<String, Option<Arc<Tenure>>>> {
-        self.tenures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn declared(&self) -> MutexGuard<'_, BTreeSet<(Name, u16, bool)>> {
         self.declared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Place {
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn fill(&self, tenure: Arc<Tenure>) {
-        self.estate
-            .tenures()
-            .insert(self.name.clone(), Some(tenure));
-    }
-
-    /// Nobody is to find it any more; the name stays taken.
-    pub(crate) fn empty(&self) {
-        self.estate.tenures().insert(self.name.clone(), None);
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.estate.tenures().remove(&self.name);
     }
 }

@@ -14,6 +14,7 @@
 
 mod address;
 mod admin;
+mod book;
 mod convert;
 mod copy;
 mod dead_letters;
@@ -31,6 +32,7 @@ mod held;
 mod inbox;
 mod intake;
 mod intent;
+mod ledger;
 mod link;
 mod lock;
 mod marker;

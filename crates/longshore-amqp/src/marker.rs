@@ -4,24 +4,41 @@
 //! its partition may arrive after the next owner's. Nothing is lost by that: the queue keeps the last
 //! few, and the one with the highest numbers counts.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lapin::{
     BasicProperties, Channel,
     options::{BasicAckOptions, BasicGetOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
-use longshore_core::{Limits, Result};
+use longshore_core::{Limits, Result, Text};
 
 use crate::{
     convert::{PERSISTENT, clamped, short},
     guard::FRAME_MAX,
     headers,
     objects::{answered, lasting},
-    partition::{Noted, Notes},
     publisher::Letter,
     session::Session,
 };
+
+/// What is known of one message beside what it carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Noted {
+    /// How often a handler was noted to start; 0 where nobody noted.
+    pub(crate) starts: u32,
+    /// How often it came back without a word.
+    pub(crate) returns: u32,
+}
+
+impl Noted {
+    pub(crate) fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// What is noted of messages, by their ids.
+pub(crate) type Notes = BTreeMap<Text, Noted>;
 
 /// One message of a marker queue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -20,22 +20,23 @@ use tokio::sync::oneshot;
 
 use self::{owned::Owned, presence::Presence};
 use crate::{
+    book::Book,
     error::closed,
-    estate::{Estate, Place},
+    estate::Estate,
     held::stale,
     lock::Lock,
     names,
     objects::{declare_queue, look},
-    partition::Book,
     prepared::is_missing,
     session::Session,
-    tenure::Tenure,
+    tenure::{Place, Register, Tenure},
 };
 
 /// A worker of a queue with sessions. What it owns lives on the connection that consumes and ends
 /// with that at the latest.
 pub(crate) struct AmqpMembership {
     estate: Arc<Estate>,
+    register: Arc<Register>,
     queue: Arc<Topology>,
     declare: Declare,
     owned: Arc<Owned>,
@@ -48,6 +49,7 @@ static NUMBERS: AtomicU64 = AtomicU64::new(1);
 impl AmqpMembership {
     pub(crate) async fn join(
         estate: &Arc<Estate>,
+        register: &Arc<Register>,
         queue: &Arc<Topology>,
         declare: Declare,
     ) -> Result<Self> {
@@ -61,6 +63,7 @@ impl AmqpMembership {
         Ok(Self {
             presence: Presence::begin(estate, queue, declare, &owned).await?,
             estate: estate.clone(),
+            register: register.clone(),
             queue: queue.clone(),
             declare,
             owned,
@@ -106,7 +109,7 @@ impl Membership for AmqpMembership {
 
     async fn acquire(&self, claim: Claim) -> Result<Option<Ownership>> {
         let name = names::claim(&self.queue, claim)?;
-        let Some(place) = self.estate.reserve(&name) else {
+        let Some(place) = self.register.reserve(&name) else {
             return Ok(None);
         };
         let queue = match claim {

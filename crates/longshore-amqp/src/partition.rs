@@ -3,9 +3,7 @@
 //! Nothing is requeued while the channel is open: what is not settled keeps its place and returns with
 //! the channel. So the plain queue of a queue with sessions is consumed alike, by its forwarder.
 
-mod book;
 mod feed;
-mod ledger;
 mod settler;
 
 use std::{
@@ -25,11 +23,7 @@ use longshore_core::{Delivery, Error, ErrorKind, Receipt, Result, Source, Text};
 use tokio::task::AbortHandle;
 
 use self::feed::Feed;
-pub(crate) use self::{
-    book::Book,
-    ledger::{Noted, Notes},
-    settler::PartitionSettler,
-};
+pub(crate) use self::settler::PartitionSettler;
 use crate::{
     convert::short,
     estate::Estate,

@@ -1,7 +1,7 @@
 //! One ownership this client has, from its lock to the end.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 use lapin::Channel;
-use longshore_core::{Ownership, Result};
+use longshore_core::{Claim, Error, ErrorKind, Ownership, Part, Result};
 use tokio::{
     runtime::Handle,
     sync::watch,
@@ -17,11 +17,12 @@ use tokio::{
 };
 
 use crate::{
-    estate::Place,
+    book::Book,
     held::stale,
     lock::Lock,
+    names,
     objects::look,
-    partition::Book,
+    plan::Plan,
     session::{SETUP, Session},
 };
 
@@ -224,5 +225,87 @@ impl Losses {
 
     fn lost(&self) -> MutexGuard<'_, VecDeque<Ownership>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What this client owns, by lock. A lock keeps other connections out, this keeps out the workers of
+/// this client.
+#[derive(Default)]
+pub(crate) struct Register(Mutex<BTreeMap<String, Option<Arc<Tenure>>>>);
+
+/// A name nobody else of this client can take while this lives.
+pub(crate) struct Place {
+    register: Arc<Register>,
+    name: String,
+}
+
+impl Register {
+    /// Keeps the place of a lock for one of this client; `None`: somebody has it.
+    pub(crate) fn reserve(self: &Arc<Self>, name: &str) -> Option<Place> {
+        let mut tenures = self.tenures();
+        if tenures.contains_key(name) {
+            return None;
+        }
+        tenures.insert(name.to_owned(), None);
+        Some(Place {
+            register: self.clone(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// What gives this client the right to consume a part of a queue with sessions.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for no claim to it, [`ErrorKind::Stale`] for one that is lost.
+    pub(crate) fn right_to(
+        &self,
+        plan: &Plan,
+        ownership: Option<Ownership>,
+    ) -> Result<Arc<Tenure>> {
+        let is_for = |ownership: &Ownership| match (plan.part, ownership.claim) {
+            (Part::Partition { index, of }, Claim::Partition(owned)) => {
+                index == owned && of == plan.topology.partitions
+            }
+            (Part::Lane(0), Claim::Forwarder) => true,
+            _ => false,
+        };
+        let ownership = ownership.filter(is_for).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("\"{}\" is consumed under the claim to it alone", plan.lane),
+            )
+        })?;
+        let name = names::claim(&plan.topology, ownership.claim)?;
+        let tenures = self.tenures();
+        let tenure = tenures.get(&name).and_then(Option::as_ref);
+        let tenure = tenure.filter(|tenure| tenure.ownership == ownership && !tenure.is_over());
+        tenure.cloned().ok_or_else(stale)
+    }
+
+    fn tenures(&self) -> MutexGuard<'_, BTreeMap<String, Option<Arc<Tenure>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn fill(&self, tenure: Arc<Tenure>) {
+        self.register
+            .tenures()
+            .insert(self.name.clone(), Some(tenure));
+    }
+
+    /// Nobody is to find it any more; the name stays taken.
+    pub(crate) fn empty(&self) {
+        self.register.tenures().insert(self.name.clone(), None);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.register.tenures().remove(&self.name);
     }
 }

@@ -43,6 +43,7 @@ use crate::{
     session::Dialer,
     settler::AmqpSettler,
     source::{AmqpSource, check_prefetch},
+    tenure::Register,
     tls::Tls,
     topology::{self, CONSUMER_TIMEOUT, OLD_CONSUMER_TIMEOUT},
 };
@@ -61,6 +62,7 @@ pub(crate) struct AmqpTransport {
     parts: Arc<Parts>,
     gates: Gates,
     estate: Arc<Estate>,
+    register: Arc<Register>,
     admin: AmqpAdmin,
     clock: Arc<dyn Clock>,
     confirm: Duration,
@@ -123,6 +125,7 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
         direct: DirectReplies::new(dialer.clone(), confirm),
         prepared,
         estate: Arc::new(estate),
+        register: Arc::default(),
         parts: parts.clone(),
         gates: Gates::default(),
         admin: AmqpAdmin {
@@ -209,7 +212,7 @@ impl AmqpTransport {
         plan: Arc<Plan>,
         ownership: Option<Ownership>,
     ) -> Result<Subscribed> {
-        let tenure = self.estate.right_to(&plan, ownership)?;
+        let tenure = self.register.right_to(&plan, ownership)?;
         let (source, intake) = PartitionSource::start(&self.estate, &plan, &tenure).await?;
         let settler = PartitionSettler {
             tenure,
@@ -344,7 +347,7 @@ impl Transport for AmqpTransport {
         check_topology(queue)?;
         self.prepared.heed(declare);
         self.parts.see(queue);
-        let membership = AmqpMembership::join(&self.estate, queue, declare).await?;
+        let membership = AmqpMembership::join(&self.estate, &self.register, queue, declare).await?;
         Ok(Box::new(membership))
     }
 

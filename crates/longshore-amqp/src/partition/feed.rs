@@ -9,15 +9,13 @@ use futures_util::{FutureExt, StreamExt};
 use lapin::{Consumer, message::Delivery as Message};
 use longshore_core::{Delivery, Standing, content_id};
 
-use super::{
-    Wish,
-    ledger::{Arrival, Judgement},
-};
+use super::Wish;
 use crate::{
     convert::{Arrived, arrived, counter},
     fence::is_fence,
     held::{End, Held},
     intake::{Intake, Slot},
+    ledger::{Arrival, Judgement},
     plan::Plan,
     pulse::Pulse,
     tenure::Tenure,

@@ -7,9 +7,9 @@ use std::sync::{
 
 use longshore_core::{Declare, Error, ErrorKind, Result};
 
-use super::ledger::Ledger;
 use crate::{
     estate::Estate,
+    ledger::Ledger,
     marker::{Marker, Markers},
     session::Session,
 };

@@ -4,23 +4,7 @@ use std::collections::BTreeMap;
 
 use longshore_core::{Error, ErrorKind, Result, Text};
 
-/// What is known of one message beside what it carries.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Noted {
-    /// How often a handler was noted to start; 0 where nobody noted.
-    pub(crate) starts: u32,
-    /// How often it came back without a word.
-    pub(crate) returns: u32,
-}
-
-impl Noted {
-    fn is_nothing(self) -> bool {
-        self == Self::default()
-    }
-}
-
-/// What is noted of messages, by their ids.
-pub(crate) type Notes = BTreeMap<Text, Noted>;
+use crate::marker::{Noted, Notes};
 
 /// The table of one owner, from what the last one left and what has arrived since.
 ///
