@@ -381,8 +381,8 @@ impl Drop for RedisMembership {
 
 /// The keys of all workers of a queue with so many partitions: `ls:{orders.s16}:…`.
 fn workers(site: &Site, topology: &Topology) -> Keys {
-    let scope = format!("{}.s{}", topology.queue, topology.partitions);
-    Keys::new(&site.options.key_prefix, &scope)
+    let prefix = &site.options.key_prefix;
+    Keys::workers(prefix, &topology.queue, topology.partitions)
 }
 
 fn ms(time: Duration) -> u64 {

@@ -33,6 +33,11 @@ impl Keys {
         }
     }
 
+    /// Of the workers of a queue with so many partitions.
+    pub(crate) fn workers(prefix: &str, queue: &str, partitions: u16) -> Self {
+        Self::new(prefix, &format!("{queue}.s{partitions}"))
+    }
+
     /// Of the lane of this name, beside the normal one.
     pub(crate) fn lane(prefix: &str, queue: &str, lane: &str) -> Self {
         let mut keys = Self::new(prefix, queue);

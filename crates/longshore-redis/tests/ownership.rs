@@ -254,7 +254,15 @@ async fn another_number_of_partitions_is_refused_until_the_first_are_empty() {
         .pop()
         .unwrap()
         .unwrap();
-    transport.declare(&many, Declare::Create).await.unwrap();
+    let refused = transport.declare(&many, Declare::Create).await.unwrap_err();
+    assert!(refused.to_string().contains("1 workers"), "{refused}");
+    drop((consumer, member));
+    let from = Instant::now();
+    while let Err(refused) = transport.declare(&many, Declare::Create).await {
+        assert_eq!(refused.kind(), ErrorKind::TopologyDiffers);
+        assert!(from.elapsed() < LOCK * 5, "{refused}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     // Whoever did not notice is told.
     let late = transport
         .publish(vec![keyed(&few, "k", "late")])

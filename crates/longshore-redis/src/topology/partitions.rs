@@ -10,7 +10,7 @@ use crate::{
     link::Links,
     meta::Meta,
     names::{GROUP, Keys},
-    scripts::RETIRE,
+    scripts::{self, BEAT, RETIRE},
     spread::spread,
 };
 
@@ -41,6 +41,10 @@ pub(crate) async fn declare(
     if there.partitions > 0 && there.partitions != of {
         if declare == Declare::Verify {
             return Err(differs(queue, there.partitions, of));
+        }
+        let workers = live(links, options, queue, there.partitions).await?;
+        if workers > 0 {
+            return Err(in_use(queue, (there.partitions, of), workers));
         }
         retire(links, options, queue, (there.partitions, of)).await?;
     }
@@ -76,6 +80,26 @@ async fn retire(
         }
     }
     Ok(())
+}
+
+/// How many workers there are of so many partitions.
+async fn live(links: &Links, options: &ConnectOptions, queue: &Name, of: u16) -> Result<i64> {
+    let keys = Keys::workers(&options.key_prefix, queue, of);
+    let mut command = BEAT.call(&[&keys.members()]);
+    // Nobody leaves; it only counts.
+    command.arg("").arg(0);
+    let reply = scripts::run(links, keys.slot, command, options.confirm_timeout).await;
+    Ok(int(&checked(reply.map_err(unread)?)?).unwrap_or(0))
+}
+
+fn in_use(queue: &Name, (before, now): (u16, u16), workers: i64) -> Error {
+    Error::new(
+        ErrorKind::TopologyDiffers,
+        format!(
+            "the queue {queue} has {before} partitions and {workers} workers, here it is to have {now}; declare \
+             {before}, or stop these workers and change the number everywhere"
+        ),
+    )
 }
 
 fn differs(queue: &Name, before: u16, now: u16) -> Error {
