@@ -1,12 +1,11 @@
 //! What this client owns of queues with sessions, and what it takes to own something.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use longshore_core::{Declare, Name, Ownership, Result, Topology};
+use longshore_core::{Declare, Error, ErrorKind, Ownership, Result, Topology};
 use tokio::sync::watch;
 
 use crate::{
@@ -30,7 +29,7 @@ pub(crate) struct Estate {
     prepared: Arc<Prepared>,
     patience: Duration,
     /// What was declared, or found, once.
-    declared: Mutex<BTreeSet<(Name, u16, bool)>>,
+    declared: Mutex<Vec<(Topology, Declare)>>,
 }
 
 impl Estate {
@@ -64,24 +63,19 @@ impl Estate {
     /// Makes sure that a queue with sessions is there, once for all that need it: it can have
     /// hundreds of parts.
     pub(crate) async fn declare(&self, topology: &Topology, mode: Declare) -> Result<()> {
-        let known = Self::known(topology, mode);
-        if self.declared().contains(&known) {
+        let is_it = |(known, how): &(Topology, Declare)| known == topology && *how == mode;
+        if self.declared().iter().any(is_it) {
             return Ok(());
         }
-        self.declare_again(topology, mode).await
+        self.declare_again(topology, mode).await?;
+        self.declared().push((topology.clone(), mode));
+        Ok(())
     }
 
     /// Something of it turned out to be missing, or somebody asks.
     pub(crate) async fn declare_again(&self, topology: &Topology, mode: Declare) -> Result<()> {
         let session = self.publishing.session().await?;
-        topology::declare(&session, topology, mode).await?;
-        self.declared().insert(Self::known(topology, mode));
-        Ok(())
-    }
-
-    fn known(topology: &Topology, mode: Declare) -> (Name, u16, bool) {
-        let create = mode == Declare::Create;
-        (topology.queue.clone(), topology.partitions, create)
+        topology::declare(&session, topology, mode).await
     }
 
     /// Publishes a marker and waits for its confirm.
@@ -106,12 +100,18 @@ impl Estate {
     }
 
     async fn post(&self, queue: &str, letter: Letter) -> Result<()> {
+        if let State::Up(session) = &*self.publishing.watch().borrow()
+            && *session.blocked().borrow()
+        {
+            let why = "the broker takes no messages for want of memory or disk";
+            return Err(Error::new(ErrorKind::Full, why));
+        }
         self.prepared.has(&Need::Queue(queue.to_owned())).await?;
         let answer = self.copies.publish(vec![letter]).await.pop();
         answer.unwrap_or_else(|| Err(closed()))
     }
 
-    fn declared(&self) -> MutexGuard<'_, BTreeSet<(Name, u16, bool)>> {
+    fn declared(&self) -> MutexGuard<'_, Vec<(Topology, Declare)>> {
         self.declared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,7 +14,7 @@ use longshore_core::{Declare, Error, ErrorKind, Result};
 use crate::{
     delay::Ladder,
     link::{Link, State},
-    objects::{declare_queue, verify_topic},
+    objects::{declare_queue, look, verify_topic},
     session::Session,
 };
 
@@ -62,6 +62,32 @@ impl Prepared {
     pub(crate) fn heed(&self, mode: Declare) {
         if mode == Declare::Verify {
             self.verify_only.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks for many queues at once, so that asking for each is quick. What is missing, or cannot be
+    /// asked for now, shows then.
+    pub(crate) async fn look_ahead(&self, needs: &BTreeSet<Need>) {
+        let session = match &*self.link.watch().borrow() {
+            State::Up(session) if !*session.blocked().borrow() => session.clone(),
+            _ => return,
+        };
+        let names: Vec<String> = {
+            let seen = self.seen();
+            let unseen = needs
+                .iter()
+                .filter(|need| !seen.contains(session.epoch, need));
+            let queues = unseen.filter_map(|need| match need {
+                Need::Queue(name) => Some(name.clone()),
+                Need::Topic(_) | Need::Ladder => None,
+            });
+            queues.collect()
+        };
+        if names.len() > 1 && look(&session, &names).await.is_ok() {
+            let mut seen = self.seen();
+            for name in names {
+                seen.add(session.epoch, &Need::Queue(name));
+            }
         }
     }
 

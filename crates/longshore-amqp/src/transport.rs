@@ -177,6 +177,7 @@ impl AmqpTransport {
     /// Makes sure of all these, each once; answers what could not be.
     async fn prepare(&self, needs: BTreeSet<Need>) -> BTreeMap<Need, (ErrorKind, String)> {
         let mut missing = BTreeMap::new();
+        let _ = timeout(self.confirm, self.prepared.look_ahead(&needs)).await;
         for need in needs {
             let asked = timeout(self.confirm, self.prepared.has(&need)).await;
             let asked = asked.unwrap_or_else(|_| {

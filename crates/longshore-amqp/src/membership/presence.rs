@@ -127,6 +127,17 @@ impl Attendance {
     }
 
     async fn sit(&self, session: Arc<Session>) -> Result<Seat> {
+        match self.sit_down(&session).await {
+            Err(error) if is_missing(&error) => {
+                let (queue, declare) = (&self.queue, self.declare);
+                self.estate.declare_again(queue, declare).await?;
+                self.sit_down(&session).await
+            }
+            seat => seat,
+        }
+    }
+
+    async fn sit_down(&self, session: &Arc<Session>) -> Result<Seat> {
         let members = names::members(&self.queue);
         let channel = session.channel().await?;
         let consumer = channel.basic_consume(
@@ -138,20 +149,12 @@ impl Attendance {
             },
             FieldTable::default(),
         );
-        match answered("joining the live workers", &members, consumer).await {
-            Ok(consumer) => Ok(Seat {
-                session,
-                channel,
-                consumer,
-            }),
-            Err(error) => {
-                if is_missing(&error) {
-                    // The next try finds it, or says why it cannot be made.
-                    self.estate.declare_again(&self.queue, self.declare).await?;
-                }
-                Err(error)
-            }
-        }
+        let consumer = answered("joining the live workers", &members, consumer).await?;
+        Ok(Seat {
+            session: session.clone(),
+            channel,
+            consumer,
+        })
     }
 
     /// Until the consumer or its connection is lost.

@@ -96,6 +96,15 @@ impl Raw {
         self.until(50, 11).await;
     }
 
+    /// Begins to consume a queue. What is delivered is never read.
+    pub(crate) async fn consume(&mut self, queue: &str) {
+        let mut consume = vec![0, 60, 0, 20, 0, 0, queue.len() as u8];
+        consume.extend(queue.bytes());
+        consume.extend([0, 0, 0, 0, 0, 0]);
+        self.send(&frame(1, 1, &consume)).await;
+        self.until(60, 21).await;
+    }
+
     async fn send(&mut self, octets: &[u8]) {
         self.0.write_all(octets).await.expect("written");
     }

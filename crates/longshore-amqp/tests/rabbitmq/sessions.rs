@@ -4,5 +4,6 @@ mod handing_over;
 mod order;
 mod ownership;
 mod starts;
+mod strangers;
 mod topology;
 mod worker;

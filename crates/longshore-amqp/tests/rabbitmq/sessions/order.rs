@@ -215,6 +215,40 @@ async fn order_survives_a_killed_broker() {
     }
 }
 
+/// Right after a restart most of them have no leader yet: whoever consumes them then must not get what
+/// is new before what was held.
+#[tokio::test]
+async fn order_survives_being_taken_over_right_after_a_restart() {
+    const COUNT: u16 = 32;
+    let mut broker = Broker::start(BrokerKind::RabbitMq).await.expect("a broker");
+    let orders = Orders::lasting(&broker.url(), COUNT).await;
+    let worker = orders.worker().await;
+    let mut takers = Vec::new();
+    for index in 0..COUNT {
+        orders.publish(index, 0..40).await;
+        let (_, mut taker) = worker.take(index).await;
+        taker.exactly(32).await;
+        takers.push(taker);
+    }
+    for _ in 0..3 {
+        broker.kill().await.expect("dead");
+        for _ in 0..COUNT {
+            worker.lost().await;
+        }
+        broker.start_again().await.expect("alive");
+        let worker = &worker;
+        let taken = (0..COUNT).map(|index| async move {
+            let (_, mut taker) = worker.take(index).await;
+            let held = taker.exactly(32).await;
+            let numbers: Vec<_> = held.iter().map(number).collect();
+            assert_eq!(numbers, (0..32).collect::<Vec<_>>());
+            taker
+        });
+        takers = futures_util::future::join_all(taken).await;
+    }
+    drop(takers);
+}
+
 #[tokio::test]
 async fn what_one_client_publishes_to_one_queue_stays_in_order() {
     let orders = Orders::new(1).await;
