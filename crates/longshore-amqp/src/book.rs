@@ -29,8 +29,9 @@ pub(crate) struct Book {
     writing: tokio::sync::Mutex<Written>,
 }
 
-/// No honest token gets here, and a forged one must not stop a partition.
-const MOST: u64 = i64::MAX as u64;
+/// No honest token is so far ahead of the clock, in ms; what is was forged by who may publish, and must not stop
+/// a partition: a token grows by one, or to the time.
+const AHEAD: u64 = 24 * 60 * 60 * 1000;
 
 #[derive(Default)]
 struct Written {
@@ -50,11 +51,13 @@ impl Book {
         queue: String,
         declare: Declare,
     ) -> Result<Arc<Self>> {
-        let mut markers = Markers::take(session, &queue).await?;
+        let now = estate.now();
+        let mut markers = Markers::take(session, &queue, now.saturating_add(AHEAD)).await?;
         // No marker at all is no proof of a clean end.
         let last = markers.newest.take().unwrap_or_default();
         let mine = Marker {
-            token: last.token.saturating_add(1).min(MOST),
+            // Never below the time: a store has seen the last one even where its marker is gone.
+            token: last.token.saturating_add(1).max(now),
             clean: false,
             unseen: false,
             number: 0,

@@ -94,6 +94,7 @@ pub(crate) fn arrived(
         let defect = Defect::new(Reason::parse(reason), detail);
         (defect, Text::from(print))
     });
+    let unreadable = unreadable_key(table);
     let count = |name| headers::number(table, name);
     let returns = counter.and_then(count);
     let attempts = attempts(table);
@@ -138,8 +139,17 @@ pub(crate) fn arrived(
         attempts,
         returns: returns.map_or(0, clamped),
         exempt,
-        defect: defect.map(|(defect, _)| defect),
+        defect: defect.map(|(defect, _)| defect).or(unreadable),
     }
+}
+
+/// Passed over, its message would be handled beside others of its session.
+fn unreadable_key(table: &FieldTable) -> Option<Defect> {
+    let AMQPValue::LongString(key) = table.inner().get(headers::KEY)? else {
+        return None;
+    };
+    let unreadable = std::str::from_utf8(key.as_bytes()).is_err();
+    unreadable.then(|| Defect::new(Reason::Hostile, "the key is no UTF-8"))
 }
 
 /// Far above any limit on attempts; what a header claims beyond it is not believed.

@@ -2,10 +2,10 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
-use longshore_core::{Declare, Error, ErrorKind, Ownership, Result, Topology};
+use longshore_core::{Clock, Declare, Error, ErrorKind, Ownership, Result, Topology};
 use tokio::sync::watch;
 
 use crate::{
@@ -28,6 +28,7 @@ pub(crate) struct Estate {
     copies: Arc<Publisher>,
     prepared: Arc<Prepared>,
     patience: Duration,
+    clock: Arc<dyn Clock>,
     /// What was declared, or found, once.
     declared: Mutex<Vec<(Topology, Declare)>>,
 }
@@ -39,6 +40,7 @@ impl Estate {
         copies: Arc<Publisher>,
         prepared: Arc<Prepared>,
         patience: Duration,
+        clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
             consuming: consuming.watch(),
@@ -46,6 +48,7 @@ impl Estate {
             copies,
             prepared,
             patience,
+            clock,
             declared: Mutex::default(),
         }
     }
@@ -53,6 +56,12 @@ impl Estate {
     /// Follows the connection that consumes.
     pub(crate) fn link(&self) -> watch::Receiver<State> {
         self.consuming.clone()
+    }
+
+    /// Ms since 1970.
+    pub(crate) fn now(&self) -> u64 {
+        let since = self.clock.wall().duration_since(UNIX_EPOCH);
+        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
     }
 
     /// The connection that consumes.

@@ -153,11 +153,11 @@ pub(crate) struct Markers {
 }
 
 impl Markers {
-    /// Takes all there are.
+    /// Takes all there are. Those with a larger token than `most` are none.
     ///
     /// # Errors
     /// [`NoSuchQueue`](longshore_core::ErrorKind::NoSuchQueue) and what is transient.
-    pub(crate) async fn take(session: &Arc<Session>, queue: &str) -> Result<Self> {
+    pub(crate) async fn take(session: &Arc<Session>, queue: &str, most: u64) -> Result<Self> {
         let channel = session.channel().await?;
         session.watch.limit(channel.id(), LIMITS);
         let mut markers = Self {
@@ -174,7 +174,8 @@ impl Markers {
                 return Ok(markers);
             };
             markers.last = Some(message.delivery_tag);
-            if let Some(read) = Marker::read(&message.properties) {
+            let read = Marker::read(&message.properties);
+            if let Some(read) = read.filter(|read| read.token <= most) {
                 let of = |marker: &Marker| (marker.token, marker.number);
                 if markers.newest.as_ref().map(of) < Some(of(&read)) {
                     markers.newest = Some(read);

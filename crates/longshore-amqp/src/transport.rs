@@ -118,6 +118,7 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
         copies.clone(),
         prepared.clone(),
         options.connect_timeout,
+        options.clock.clone(),
     );
     Ok(Arc::new(AmqpTransport {
         capabilities: capabilities(&server, options.consumer_timeout),

@@ -114,6 +114,15 @@ pub(crate) fn unpack(packed: &Bytes) -> Option<Vec<Bytes>> {
 /// Reads the fields of an entry that anybody may have written. What breaks a rule becomes a defect,
 /// never an error, and its body is dropped from memory.
 pub(crate) fn read(fields: &[(Bytes, Bytes)], limits: &Limits, reply_prefix: &str) -> Read {
+    let mut read = read_reply(fields, limits, reply_prefix);
+    // Only in a reply does it mean anything.
+    let headers = &mut read.envelope.headers;
+    headers.retain(|(name, _)| REPLY.iter().all(|(header, _)| name != header));
+    read
+}
+
+/// The same for what arrives where replies do.
+pub(crate) fn read_reply(fields: &[(Bytes, Bytes)], limits: &Limits, reply_prefix: &str) -> Read {
     let mut reading = Reading::default();
     for (name, value) in fields {
         reading.field(name, value, limits, reply_prefix);
@@ -195,6 +204,7 @@ const KNOWN: [&str; 12] = [
     REDRIVEN,
 ];
 const BODY: u16 = 1;
+const RESERVED: &str = "longshore-";
 
 impl Reading {
     fn field(&mut self, name: &Bytes, value: &Bytes, limits: &Limits, reply_prefix: &str) {
@@ -228,6 +238,8 @@ impl Reading {
                 .push(((*header).into(), value.clone()));
         } else if name.starts_with(b"h.") {
             match text(&name.slice(2..)) {
+                // No header of a user's.
+                Some(name) if name.starts_with(RESERVED) => {}
                 Some(name) => self.envelope.headers.push((name, value.clone())),
                 None => self.hostile("a header name is not UTF-8".into()),
             }
@@ -240,7 +252,8 @@ impl Reading {
             "attempt" => {
                 return self.attempts = number(value).map_or(0, |n| n.min(MOST_ATTEMPTS) as u32);
             }
-            REDRIVEN => return self.standing = Standing::Exempt,
+            REDRIVEN if value == "1" => return self.standing = Standing::Exempt,
+            REDRIVEN => return,
             HOLD if self.standing == Standing::Exempt => return,
             HOLD => return self.standing = Standing::Held,
             "sent_at" => return self.envelope.sent_at = time(value),

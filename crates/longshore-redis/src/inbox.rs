@@ -214,7 +214,7 @@ impl Inbox {
         let mut state = self.state();
         state.trouble = None;
         for entry in entries {
-            let read = convert::read(&entry.fields, &limits, &prefix);
+            let read = convert::read_reply(&entry.fields, &limits, &prefix);
             let tag = [state.taken, 0];
             state.taken += 1;
             state.arrived.push_back(Delivery {

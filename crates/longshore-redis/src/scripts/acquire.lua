@@ -22,7 +22,12 @@ local token = 0
 if KEYS[2] then
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-  token = math.max(now, (tonumber(redis.call('GET', KEYS[2])) or 0) + 1)
+  local last = tonumber(redis.call('GET', KEYS[2])) or 0
+  -- We gave out none that large, and Lua would round it.
+  if last >= 2 ^ 53 then
+    last = 0
+  end
+  token = math.max(now, last + 1)
   redis.call('SET', KEYS[2], string.format('%d', token))
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])

@@ -23,11 +23,13 @@ for i, key in ipairs(KEYS) do
       local waits = string.match(mark, '^w(%d+)$')
       ours = string.match(mark, '^r%d+:(.*)$') == owner or (waits and tonumber(attempt) >= tonumber(waits))
     end
-    if ours then
+    local left = not ours and redis.call('PTTL', key) or 0
+    -- A mark of ours has an end; what has none would hold its id for ever.
+    if ours or left < 0 then
       redis.call('SET', key, 'r' .. attempt .. ':' .. owner, 'PX', lease)
       answers[i] = { 1 }
     else
-      answers[i] = { 0, redis.call('PTTL', key) }
+      answers[i] = { 0, left }
     end
   end
 end

