@@ -135,7 +135,7 @@ impl AmqpAdmin {
         let (of, mut reader) = match opened.await {
             Ok(opened) => opened,
             Err::<_, Error>(error) => {
-                let again = |_| Err(Error::new(error.kind(), error.to_string()));
+                let again = |_| Err(error.again());
                 return ids.iter().map(again).collect();
             }
         };
@@ -171,7 +171,7 @@ impl AmqpAdmin {
             failed.get_or_insert(error);
         }
         let missing = || match &failed {
-            Some(error) => Error::new(error.kind(), error.to_string()),
+            Some(error) => error.again(),
             None => Error::new(
                 ErrorKind::Stale,
                 "no such dead letter among the oldest 1,000",

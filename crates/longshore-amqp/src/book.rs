@@ -104,7 +104,7 @@ impl Book {
                 written.as_ref().map_or_else(
                     |error| {
                         self.ledger().undo(*tag, *n, before);
-                        Err(Error::new(error.kind(), error.to_string()))
+                        Err(error.again())
                     },
                     |()| Ok(()),
                 )

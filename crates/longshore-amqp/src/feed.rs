@@ -138,7 +138,7 @@ impl Feed {
     /// Tells whoever subscribed, if nobody has, and if that has not gone.
     fn tell(&mut self, error: Option<&Error>) {
         if let Some(first) = self.first.take() {
-            let error = error.map(|error| Error::new(error.kind(), error.to_string()));
+            let error = error.map(|error| error.again());
             let _ = first.send(error.map_or(Ok(()), Err));
         }
     }

@@ -141,7 +141,7 @@ impl Settler for AmqpSettler {
                 let answer = match &result {
                     Ok(()) => Ok(()),
                     Err(error) => {
-                        let error = Error::new(error.kind(), error.to_string());
+                        let error = error.again();
                         Err(settlement.refused(error))
                     }
                 };
@@ -224,7 +224,7 @@ impl Inner {
         let (mut rejected, mut requeued) = (Vec::new(), Vec::new());
         for one in moves {
             if let (Err(error), true) = (&ladder, delayed(&one)) {
-                let error = Error::new(error.kind(), error.to_string());
+                let error = error.again();
                 answers.push(one.refuse(error));
                 continue;
             }
@@ -358,7 +358,7 @@ impl Inner {
             answers.extend(group.into_iter().map(|one| match &written {
                 Ok(()) => (one.index, Ok(())),
                 Err(error) => {
-                    let error = Error::new(error.kind(), error.to_string());
+                    let error = error.again();
                     (one.index, Err(one.settlement.refused(error)))
                 }
             }));

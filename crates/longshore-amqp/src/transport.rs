@@ -16,7 +16,6 @@ use longshore_core::{
     Outgoing, Ownership, Published, ReplyAddress, Result, Source, Subscribed, Subscription,
     Topology, Transport,
 };
-
 use tokio::time::timeout;
 
 use crate::{
@@ -249,7 +248,7 @@ impl Transport for AmqpTransport {
 
     async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Published>> {
         if let Err(error) = self.check_open() {
-            return batch.iter().map(|_| Err(again(&error))).collect();
+            return batch.iter().map(|_| Err(error.again())).collect();
         }
         let mut answers: Vec<Option<Result<Published>>> = Vec::with_capacity(batch.len());
         let (mut addressed, mut all) = (Vec::with_capacity(batch.len()), BTreeSet::new());
@@ -365,10 +364,6 @@ impl Transport for AmqpTransport {
             self.direct.close(within),
         );
     }
-}
-
-fn again(error: &Error) -> Error {
-    Error::new(error.kind(), error.to_string())
 }
 
 /// What cannot be kept is refused, never ignored.

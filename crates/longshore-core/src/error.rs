@@ -66,6 +66,12 @@ impl Error {
         self.kind
     }
 
+    /// The same kind and text once more, without the cause: one failure can be the answer to many.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::new(self.kind, &*self.text)
+    }
+
     /// Whether the same call may succeed later without anything being changed by hand.
     pub fn is_transient(&self) -> bool {
         matches!(

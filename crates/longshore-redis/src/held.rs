@@ -289,7 +289,7 @@ impl Table {
             return Poll::Ready(Ok(count));
         }
         if let Some(error) = &inner.ended {
-            return Poll::Ready(Err(Error::new(error.kind(), error.to_string())));
+            return Poll::Ready(Err(error.again()));
         }
         if inner.stopped {
             return Poll::Ready(Ok(0));

@@ -269,7 +269,7 @@ impl Source for InboxSource {
             return Poll::Ready(Ok(count));
         }
         if let Some(error) = &state.ended {
-            return Poll::Ready(Err(Error::new(error.kind(), error.to_string())));
+            return Poll::Ready(Err(error.again()));
         }
         if state.stopped {
             return Poll::Ready(Ok(0));

@@ -287,7 +287,7 @@ impl Publisher {
             }
             Err(broken) => {
                 let error = broken.into_error();
-                let again = || Error::new(error.kind(), error.to_string());
+                let again = || error.again();
                 (0..pipeline.len()).map(|_| Err(again())).collect()
             }
         }

@@ -42,7 +42,7 @@ impl Settler for RedisSettler {
         for ((receipt, _), found) in starts.iter().zip(found) {
             results.push(match (found, &mut answers) {
                 (None, _) => Err(stale()),
-                (Some(_), Err(error)) => Err(Error::new(error.kind(), error.to_string())),
+                (Some(_), Err(error)) => Err(error.again()),
                 (Some(_), Ok(answers)) => {
                     if answers.next() != Some(1) {
                         lane.table.remove(&[receipt.tag[0]]);

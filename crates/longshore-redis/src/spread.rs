@@ -101,7 +101,7 @@ async fn once(
 }
 
 fn again(broken: &Broken) -> Broken {
-    let copy = |error: &Error| Error::new(error.kind(), error.to_string());
+    let copy = |error: &Error| error.again();
     match broken {
         Broken::Before(error) => Broken::Before(copy(error)),
         Broken::After(error) => Broken::After(copy(error)),

@@ -226,7 +226,5 @@ fn nobody(topic: &str) -> Error {
 
 /// The same error for everybody it concerns.
 fn again<T>(result: &Result<T>) -> Result<&T> {
-    result
-        .as_ref()
-        .map_err(|error| Error::new(error.kind(), error.to_string()))
+    result.as_ref().map_err(|error| error.again())
 }

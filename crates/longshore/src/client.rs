@@ -261,7 +261,7 @@ impl Client {
             && !batch.is_empty()
             && let Err(error) = self.ensure(topology).await
         {
-            let again = || Err(Error::new(error.kind(), error.to_string()));
+            let again = || Err(error.again());
             let answers = answers.into_iter();
             return answers.map(|a| a.unwrap_or_else(again)).collect();
         }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use lapin::options::BasicQosOptions;
 use longshore_core::{Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict};
-
 use tokio::time::timeout;
 
 use crate::{held::stale, intake::Intake, session::SETUP, settler::AmqpSettler, tenure::Tenure};

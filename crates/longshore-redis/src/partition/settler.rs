@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use longshore_core::{Error, Receipt, Result, Settlement, Settler, Unsettled};
+use longshore_core::{Receipt, Result, Settlement, Settler, Unsettled};
 use redis::{Cmd, Value};
 
 use super::{Partition, settlement};
@@ -42,7 +42,7 @@ impl Settler for PartitionSettler {
         let each = starts.iter().zip(found).map(|((receipt, _), found)| {
             let answers = match (found, &mut answers) {
                 (None, _) => return Err(stale()),
-                (Some(_), Err(error)) => return Err(Error::new(error.kind(), error.to_string())),
+                (Some(_), Err(error)) => return Err(error.again()),
                 (Some(_), Ok(answers)) => answers,
             };
             if answers.next() != Some(1) {

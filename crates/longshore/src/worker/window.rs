@@ -86,6 +86,7 @@ struct Turn {
 
 impl Window {
     pub(super) fn new(shared: SharedRef) -> (Self, Inbox) {
+        // A partition has a few orders in its life, and there are at most 256 of them.
         let (sender, orders) = mpsc::unbounded_channel();
         let inbox = Inbox {
             orders: sender,
