@@ -8,6 +8,8 @@
 //! in through [`Clock`] and [`Ids`].
 
 mod admin;
+#[doc(hidden)]
+pub mod chaos;
 mod clock;
 pub mod defaults;
 mod delivery;

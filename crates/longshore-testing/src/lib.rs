@@ -3,10 +3,12 @@
 //! - [`conformance`]: what a transport promises, as named cases to run against it.
 //! - [`brokers`]: private RabbitMQ and Redis processes that a test may kill, freeze and restart, and
 //!   the addresses of the shared ones that `cargo xtask test` provides (Unix only).
+//! - [`history`]: what happened, in a file that survives the death of any process that writes it.
 //! - [`proxy`]: a TCP proxy that breaks connections in the ways networks do.
 
 #[cfg(unix)]
 pub mod brokers;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod history;
 pub mod proxy;

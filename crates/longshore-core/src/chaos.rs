@@ -1,0 +1,208 @@
+//! Where a test may end the process, and how it may break a promise on purpose.
+//!
+//! Not part of the public interface. Without the feature `chaos`, which only the fault harness of
+//! this workspace asks for, [`CrashPoint::reached`] does nothing, [`Flaw::on`] is `false`, and
+//! nothing of either is left in the program.
+
+/// The environment variable that names a crash point and which passing of it is the last:
+/// `settle-decided:17`.
+pub const CRASH_VARIABLE: &str = "LONGSHORE_CRASH";
+/// The environment variable that names a flaw.
+pub const FLAW_VARIABLE: &str = "LONGSHORE_FLAW";
+
+/// A list of places or flaws: each a variant, its name, and what it means.
+macro_rules! named {
+    ($(#[$about:meta])* $type:ident { $($(#[doc = $says:literal])+ $variant:ident = $name:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $type {
+            $($(#[doc = $says])+ $variant,)+
+        }
+
+        impl $type {
+            /// Every one of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Its name, as the environment variable gives it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// What it means, in one line.
+            pub const fn says(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($says),+),)+
+                }
+            }
+        }
+    };
+}
+
+named! {
+    /// A place between two steps of which the death of the process must cost nothing.
+    CrashPoint {
+        /// Written to the broker, which has not confirmed it yet.
+        PublishSent = "publish-sent",
+        /// The broker has granted a claim, and nothing is consumed under it yet.
+        ClaimGranted = "claim-granted",
+        /// The id of a message is taken in the store, and its handler has not run.
+        MarkTaken = "mark-taken",
+        /// The start of a message is noted at the broker, and its handler has not run.
+        StartNoted = "start-noted",
+        /// What a handler published is confirmed, and its own message is not settled.
+        OutboxSent = "outbox-sent",
+        /// The reply to a request is confirmed, and the request is not settled.
+        ReplySent = "reply-sent",
+        /// A verdict is decided, and nobody has been told.
+        SettleDecided = "settle-decided",
+        /// The store has what becomes of ids and sessions, and the broker has not been told.
+        BooksWritten = "books-written",
+        /// The copy of a message is written to the broker, which has not confirmed it yet.
+        CopySent = "copy-sent",
+        /// The copy that will be the next attempt is confirmed, and its source is not acknowledged.
+        RetryCopied = "retry-copied",
+        /// The dead letter is confirmed, and its source is not acknowledged.
+        DeadLetterCopied = "dead-letter-copied",
+        /// The acknowledgement is written to the broker, and nothing was heard of it yet.
+        SettleSent = "settle-sent",
+        /// The broker has settled a message, and its worker does not know.
+        Settled = "settled",
+        /// What is due is about to be moved to its queue.
+        Promoting = "promoting",
+        /// What was due is in its queue, and its worker does not know.
+        Promoted = "promoted",
+        /// A redriven message is in its queue, and its dead letter is still there.
+        RedriveCopied = "redrive-copied",
+        /// A message of a plain client is in its partition, and its source is not acknowledged.
+        Forwarded = "forwarded",
+        /// All of a partition is settled or handed back, and its claim is not released.
+        ClaimDrained = "claim-drained",
+    }
+}
+
+named! {
+    /// A promise broken on purpose, to see that the harness notices.
+    Flaw {
+        /// Messages are acknowledged before their handler runs.
+        SettleBeforeHandler = "settle-before-handler",
+        /// A publish counts as confirmed once it is written.
+        NoConfirms = "no-confirms",
+        /// A publish that timed out or lost its connection counts as refused.
+        UnknownIsRefused = "unknown-is-refused",
+        /// Attempts are counted in the worker alone.
+        AttemptsInMemory = "attempts-in-memory",
+        /// One attempt more than allowed.
+        OneAttemptMore = "one-attempt-more",
+        /// A settlement is applied whoever holds the lock.
+        UnfencedSettle = "unfenced-settle",
+        /// The store takes the writes of an older fencing token.
+        UnfencedState = "unfenced-state",
+        /// An id is noted as done before its handler runs.
+        MarkBeforeEffect = "mark-before-effect",
+        /// An id that is done is not noted.
+        MarkForgotten = "mark-forgotten",
+        /// A copy of a message that runs elsewhere starts as well.
+        MarkIgnoredWhileRunning = "mark-ignored-while-running",
+        /// A message of a session that failed goes to the tail of its partition.
+        RequeueAtTail = "requeue-at-tail",
+        /// The next message of a session starts before the one before it is settled.
+        NextBeforeSettled = "next-before-settled",
+        /// Messages of one session run at the same time.
+        KeysInParallel = "keys-in-parallel",
+        /// Acknowledging one message acknowledges everything delivered before it.
+        MultipleAcknowledge = "multiple-acknowledge",
+        /// A partition is granted to whoever asks.
+        TwoOwners = "two-owners",
+        /// The fencing token of a partition stays the same from owner to owner.
+        TokenStays = "token-stays",
+        /// A message is acknowledged without its dead letter.
+        DeadLetterLost = "dead-letter-lost",
+        /// A dead letter loses the last byte of its body.
+        DeadLetterCut = "dead-letter-cut",
+        /// The source of a retry is acknowledged before its copy is confirmed.
+        AcknowledgeBeforeCopy = "acknowledge-before-copy",
+        /// A delay is half of what was asked.
+        HalfTheDelay = "half-the-delay",
+        /// Whatever came back unexplained becomes a dead letter.
+        SuspectsAreDead = "suspects-are-dead",
+        /// Locks are not renewed.
+        NoRenewal = "no-renewal",
+        /// A lost lock cancels nothing, and its partition is consumed on.
+        LostLockIgnored = "lost-lock-ignored",
+        /// A settlement that the broker did not take is forgotten.
+        SettlementForgotten = "settlement-forgotten",
+        /// A stopping worker completes what it never started.
+        StopCompletes = "stop-completes",
+        /// A stopping worker waits for its handlers without a deadline.
+        StopWaits = "stop-waits",
+        /// The slot of a handler that panicked is not given back.
+        PanicKeepsSlot = "panic-keeps-slot",
+        /// A worker does not subscribe again after a broken connection.
+        NoReconnect = "no-reconnect",
+        /// What the transport reads ahead is not bounded.
+        UnboundedPrefetch = "unbounded-prefetch",
+        /// A redriven message loses its key.
+        RedriveLosesKey = "redrive-loses-key",
+    }
+}
+
+#[cfg(not(feature = "chaos"))]
+impl CrashPoint {
+    /// Ends the process here, as `kill -9` would, where a test asked for it.
+    #[inline(always)]
+    pub const fn reached(self) {}
+}
+
+#[cfg(not(feature = "chaos"))]
+impl Flaw {
+    /// Whether a test asked for this promise to be broken.
+    #[inline(always)]
+    pub const fn on(self) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "chaos")]
+mod armed {
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    use super::{CRASH_VARIABLE, CrashPoint, FLAW_VARIABLE, Flaw};
+
+    impl CrashPoint {
+        /// Ends the process here, as `kill -9` would, where a test asked for it.
+        pub fn reached(self) {
+            static ARMED: OnceLock<Option<(CrashPoint, AtomicU64)>> = OnceLock::new();
+            let armed = ARMED.get_or_init(|| {
+                let wanted = std::env::var(CRASH_VARIABLE).ok()?;
+                let (name, passing) = wanted.split_once(':').unwrap_or((&wanted, "1"));
+                let point = CrashPoint::ALL.iter().find(|point| point.name() == name);
+                let point = *point.expect("LONGSHORE_CRASH names a crash point");
+                let passing = passing.parse().expect("LONGSHORE_CRASH ends with a number");
+                Some((point, AtomicU64::new(passing)))
+            });
+            let Some((point, left)) = armed else { return };
+            if *point == self && left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                // No destructor runs and nothing is flushed: to the broker it is `kill -9`.
+                std::process::abort();
+            }
+        }
+    }
+
+    impl Flaw {
+        /// Whether a test asked for this promise to be broken.
+        pub fn on(self) -> bool {
+            static CHOSEN: OnceLock<Option<Flaw>> = OnceLock::new();
+            let chosen = CHOSEN.get_or_init(|| {
+                let wanted = std::env::var(FLAW_VARIABLE).ok()?;
+                let flaw = Flaw::ALL.iter().find(|flaw| flaw.name() == wanted);
+                Some(*flaw.expect("LONGSHORE_FLAW names a flaw"))
+            });
+            *chosen == Some(self)
+        }
+    }
+}
