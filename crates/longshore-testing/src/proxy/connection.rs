@@ -6,47 +6,39 @@ use tokio::sync::{oneshot, watch};
 
 use super::counters::Tally;
 use super::flow::{Direction, Flow};
-use super::pump::{End, pump};
+use super::pump::{End, Pump};
+use super::trap::Traps;
 
 #[derive(Debug)]
 pub(super) struct Connection {
+    id: u64,
     client: TcpStream,
     server: TcpStream,
 }
 
 impl Connection {
-    pub(super) fn new(client: TcpStream, server: TcpStream) -> Self {
+    pub(super) fn new(id: u64, client: TcpStream, server: TcpStream) -> Self {
         // Small frames must not wait for each other: the delay is ours to choose.
         let _ = client.set_nodelay(true);
         let _ = server.set_nodelay(true);
-        Self { client, server }
+        Self { id, client, server }
     }
 
-    /// Runs until both sides have finished, one has broken, a flow ends it, or `ended` says so (or its
-    /// sender is dropped).
+    /// Runs until both sides have finished, one has broken, a flow or a trap ends it, or `ended` says so
+    /// (or its sender is dropped).
     pub(super) async fn run(
         mut self,
         ended: oneshot::Receiver<End>,
-        flows: (watch::Receiver<Flow>, watch::Receiver<Flow>),
+        [to_server, to_client]: [watch::Receiver<Flow>; 2],
+        traps: &Traps,
         tally: &Tally,
     ) {
         let end = {
             let (client_reads, client_writes) = self.client.split();
             let (server_reads, server_writes) = self.server.split();
-            let up = pump(
-                Direction::ToServer,
-                client_reads,
-                server_writes,
-                flows.0,
-                tally,
-            );
-            let down = pump(
-                Direction::ToClient,
-                server_reads,
-                client_writes,
-                flows.1,
-                tally,
-            );
+            let pump = |direction| Pump::new(self.id, direction, traps, tally);
+            let up = pump(Direction::ToServer).run(client_reads, server_writes, to_server);
+            let down = pump(Direction::ToClient).run(server_reads, client_writes, to_client);
             let both = async {
                 match tokio::try_join!(up, down) {
                     Ok(_) => End::Close,

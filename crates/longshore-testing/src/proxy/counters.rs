@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::flow::Direction;
+use super::trap::{Harm, Unit};
 
 /// A snapshot of a proxy's counts since it was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,12 +23,21 @@ pub struct Counters {
     pub discarded_to_server: u64,
     /// Bytes of the server that were thrown away.
     pub discarded_to_client: u64,
+    /// AMQP methods that a [`Trap`](super::Trap) has left out, their connections reset or not.
+    pub lost_methods: u64,
+    /// Redis replies that a [`Trap`](super::Trap) has left out.
+    pub lost_replies: u64,
+    /// Bytes that arrived inverted.
+    pub damaged: u64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     accepted: AtomicU64,
     upstream_failed: AtomicU64,
+    lost_methods: AtomicU64,
+    lost_replies: AtomicU64,
+    damaged: AtomicU64,
     forwarded: [AtomicU64; 2],
     discarded: [AtomicU64; 2],
 }
@@ -50,6 +60,20 @@ impl Tally {
         self.discarded[direction as usize].fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Counts what a trap has caught.
+    pub(super) fn caught(&self, unit: Unit, harm: Harm) {
+        match (harm, unit) {
+            (Harm::Damage, _) => return self.damaged(),
+            (_, Unit::Method(_)) => &self.lost_methods,
+            (_, Unit::Reply) => &self.lost_replies,
+        }
+        .fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn damaged(&self) {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn read(&self, live: usize) -> Counters {
         let of = |counts: &[AtomicU64; 2], direction: Direction| {
             counts[direction as usize].load(Ordering::Relaxed)
@@ -62,6 +86,9 @@ impl Tally {
             bytes_to_client: of(&self.forwarded, Direction::ToClient),
             discarded_to_server: of(&self.discarded, Direction::ToServer),
             discarded_to_client: of(&self.discarded, Direction::ToClient),
+            lost_methods: self.lost_methods.load(Ordering::Relaxed),
+            lost_replies: self.lost_replies.load(Ordering::Relaxed),
+            damaged: self.damaged.load(Ordering::Relaxed),
         }
     }
 }

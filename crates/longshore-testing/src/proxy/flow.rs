@@ -30,14 +30,7 @@ pub enum Flow {
     /// So many more bytes for each connection, counted from now or from its start, are passed on; then it is
     /// closed with a FIN.
     Truncate(u64),
-}
-
-impl Flow {
-    /// How many more bytes may pass, where that is limited.
-    pub(super) fn left(self) -> Option<u64> {
-        match self {
-            Self::Truncate(bytes) => Some(bytes),
-            _ => None,
-        }
-    }
+    /// So many more bytes for each connection, counted from now or from its start, are passed on; the next
+    /// one arrives inverted, and all after it as they are.
+    Corrupt(u64),
 }

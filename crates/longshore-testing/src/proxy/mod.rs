@@ -4,13 +4,15 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use longshore_testing::proxy::{Direction, Flow, Proxy};
+//! use longshore_testing::proxy::{Direction, Flow, Harm, Method, Proxy, Trap};
 //!
 //! let proxy = Proxy::start("127.0.0.1:5672").await?;
 //! let url = proxy.url("amqp://guest:guest@127.0.0.1:5672"); // for the client under test
 //! proxy.set_both(Flow::Freeze); // half-open: sockets stay, nothing passes
 //! proxy.set(Direction::ToClient, Flow::Discard); // answers are lost, requests arrive
 //! proxy.reset_all().await; // RST on every connection
+//! proxy.connections()[0].set_both(Flow::Freeze); // the oldest connection alone
+//! proxy.trap(Trap::method(Direction::ToClient, Method::BASIC_ACK, Harm::Lose).nth(3)); // a lost confirm
 //! proxy.pass().await?; // all well again
 //! # Ok(())
 //! # }
@@ -19,9 +21,12 @@
 mod connection;
 mod counters;
 mod flow;
+mod framing;
+mod link;
 mod pump;
 #[cfg(test)]
 mod tests;
+mod trap;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,10 +40,14 @@ use tokio::task::JoinHandle;
 
 use connection::Connection;
 use counters::Tally;
+use link::{Flows, Live};
 use pump::End;
+use trap::Traps;
 
 pub use counters::Counters;
 pub use flow::{Direction, Flow};
+pub use link::Link;
+pub use trap::{Harm, Method, Trap};
 
 /// A listening proxy on a free port of 127.0.0.1, in front of one upstream address.
 ///
@@ -57,16 +66,16 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     upstream: SocketAddr,
-    to_server: watch::Sender<Flow>,
-    to_client: watch::Sender<Flow>,
-    live: Mutex<BTreeMap<u64, Live>>,
+    links: Mutex<Links>,
+    traps: Traps,
     tally: Tally,
 }
 
 #[derive(Debug)]
-struct Live {
-    end: oneshot::Sender<End>,
-    task: JoinHandle<()>,
+struct Links {
+    live: BTreeMap<u64, Live>,
+    /// What a new connection begins with, by direction.
+    flows: [Flow; 2],
 }
 
 impl Proxy {
@@ -89,9 +98,11 @@ impl Proxy {
         let addr = reservation.local_addr()?;
         let shared = Arc::new(Shared {
             upstream,
-            to_server: watch::Sender::new(Flow::Pass),
-            to_client: watch::Sender::new(Flow::Pass),
-            live: Mutex::default(),
+            links: Mutex::new(Links {
+                live: BTreeMap::new(),
+                flows: [Flow::Pass; 2],
+            }),
+            traps: Traps::default(),
             tally: Tally::default(),
         });
         let proxy = Self {
@@ -119,11 +130,11 @@ impl Proxy {
 
     /// Changes what happens to the bytes of one direction.
     pub fn set(&self, direction: Direction, flow: Flow) {
-        let flows = match direction {
-            Direction::ToServer => &self.shared.to_server,
-            Direction::ToClient => &self.shared.to_client,
-        };
-        flows.send_replace(flow);
+        let mut links = lock(&self.shared.links);
+        links.flows[direction as usize] = flow;
+        for live in links.live.values() {
+            live.flows.set(direction, flow);
+        }
     }
 
     /// Changes what happens to the bytes of both directions.
@@ -132,11 +143,19 @@ impl Proxy {
         self.set(Direction::ToClient, flow);
     }
 
-    /// Back to normal: both directions pass, new connections are accepted.
+    /// Catches what comes from now on, on any connection. Several traps may be set at once, each counts for
+    /// itself; [`pass`](Self::pass) removes those that have not sprung for the last time.
+    pub fn trap(&self, trap: Trap) {
+        self.shared.traps.arm(trap, None);
+    }
+
+    /// Back to normal: both directions of every connection pass, new connections are accepted, and there
+    /// are no traps.
     ///
     /// # Errors
     /// The port cannot be listened on again.
     pub async fn pass(&self) -> io::Result<()> {
+        self.shared.traps.disarm();
         self.set_both(Flow::Pass);
         self.accept_new()
     }
@@ -161,17 +180,26 @@ impl Proxy {
         self.end_all(End::Close).await
     }
 
+    /// The connections that are open now, the oldest first.
+    pub fn connections(&self) -> Vec<Link> {
+        let link = |id: &u64| Link {
+            id: *id,
+            shared: Arc::clone(&self.shared),
+        };
+        lock(&self.shared.links).live.keys().map(link).collect()
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> Counters {
-        self.shared.tally.read(lock(&self.shared.live).len())
+        let live = lock(&self.shared.links).live.len();
+        self.shared.tally.read(live)
     }
 
     async fn end_all(&self, end: End) -> usize {
-        let ended = std::mem::take(&mut *lock(&self.shared.live));
+        let ended = std::mem::take(&mut lock(&self.shared.links).live);
         let count = ended.len();
         for live in ended.into_values() {
-            let _ = live.end.send(end);
-            let _ = live.task.await;
+            live.end(end).await;
         }
         count
     }
@@ -191,7 +219,7 @@ impl Drop for Proxy {
         if let Some(task) = lock(&self.accepting).take() {
             task.abort();
         }
-        for live in std::mem::take(&mut *lock(&self.shared.live)).into_values() {
+        for live in std::mem::take(&mut lock(&self.shared.links).live).into_values() {
             let _ = live.end.send(End::Close);
         }
     }
@@ -207,13 +235,21 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let id = shared.tally.accepted();
         let (end, ended) = oneshot::channel();
         // Registered under the lock before the task can look for itself.
-        let mut live = lock(&shared.live);
-        let task = tokio::spawn(serve(client, ended, id, Arc::clone(&shared)));
-        live.insert(id, Live { end, task });
+        let mut links = lock(&shared.links);
+        let flows = Flows::new(links.flows);
+        let serve = serve(client, id, ended, flows.subscribe(), Arc::clone(&shared));
+        let task = tokio::spawn(serve);
+        links.live.insert(id, Live { end, task, flows });
     }
 }
 
-async fn serve(client: TcpStream, mut ended: oneshot::Receiver<End>, id: u64, shared: Arc<Shared>) {
+async fn serve(
+    client: TcpStream,
+    id: u64,
+    mut ended: oneshot::Receiver<End>,
+    flows: [watch::Receiver<Flow>; 2],
+    shared: Arc<Shared>,
+) {
     tokio::select! {
         biased;
         end = &mut ended => {
@@ -223,8 +259,8 @@ async fn serve(client: TcpStream, mut ended: oneshot::Receiver<End>, id: u64, sh
         }
         connected = TcpStream::connect(shared.upstream) => match connected {
             Ok(server) => {
-                let flows = (shared.to_server.subscribe(), shared.to_client.subscribe());
-                Connection::new(client, server).run(ended, flows, &shared.tally).await;
+                let connection = Connection::new(id, client, server);
+                connection.run(ended, flows, &shared.traps, &shared.tally).await;
             }
             Err(_) => {
                 shared.tally.upstream_failed();
@@ -232,7 +268,7 @@ async fn serve(client: TcpStream, mut ended: oneshot::Receiver<End>, id: u64, sh
             }
         },
     }
-    lock(&shared.live).remove(&id);
+    lock(&shared.links).live.remove(&id);
 }
 
 /// Two sockets may be bound to one port as long as at most one of them listens.

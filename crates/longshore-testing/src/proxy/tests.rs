@@ -4,6 +4,8 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 
+mod traps;
+
 /// Long enough for anything that is going to happen on a loop-back connection.
 const NEVER: Duration = Duration::from_millis(300);
 const SOON: Duration = Duration::from_secs(10);
