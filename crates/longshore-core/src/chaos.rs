@@ -113,6 +113,10 @@ named! {
         KeysInParallel = "keys-in-parallel",
         /// Acknowledging one message acknowledges everything delivered before it.
         MultipleAcknowledge = "multiple-acknowledge",
+        /// What could not be moved into its partition counts as moved.
+        ForwardUnconfirmed = "forward-unconfirmed",
+        /// A partition is given back while handlers of it still run.
+        ReleaseWhileRunning = "release-while-running",
         /// A partition is granted to whoever asks.
         TwoOwners = "two-owners",
         /// The fencing token of a partition stays the same from owner to owner.
@@ -137,8 +141,8 @@ named! {
         StopCompletes = "stop-completes",
         /// A stopping worker waits for its handlers without a deadline.
         StopWaits = "stop-waits",
-        /// The slot of a handler that panicked is not given back.
-        PanicKeepsSlot = "panic-keeps-slot",
+        /// A panic of a handler is not caught, and ends the loop that would have run others.
+        PanicEscapes = "panic-escapes",
         /// A worker does not subscribe again after a broken connection.
         NoReconnect = "no-reconnect",
         /// What the transport reads ahead is not bounded.
@@ -203,6 +207,49 @@ mod armed {
                 Some(*flaw.expect("LONGSHORE_FLAW names a flaw"))
             });
             *chosen == Some(self)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn are_names(names: impl Iterator<Item = &'static str>) {
+        let mut seen = BTreeSet::new();
+        for name in names {
+            let word = |word: &str| {
+                word.starts_with(|c: char| c.is_ascii_lowercase())
+                    && word.chars().all(|c| c.is_ascii_lowercase())
+            };
+            assert!(name.split('-').all(word), "{name} is not kebab-case");
+            assert!(seen.insert(name), "{name} is there twice");
+        }
+    }
+
+    #[test]
+    fn every_name_is_kebab_case_and_there_once() {
+        let points = CrashPoint::ALL.iter().map(|point| point.name());
+        are_names(points.chain(Flaw::ALL.iter().map(|flaw| flaw.name())));
+    }
+
+    #[test]
+    fn everything_says_what_it_is_in_one_sentence() {
+        let points = CrashPoint::ALL.iter().map(|point| point.says());
+        for says in points.chain(Flaw::ALL.iter().map(|flaw| flaw.says())) {
+            let says = says.trim();
+            assert!(says.ends_with('.') && says.len() > 20, "{says}");
+        }
+    }
+
+    #[test]
+    fn nothing_happens_where_nobody_asks_for_it() {
+        let asked = [CRASH_VARIABLE, FLAW_VARIABLE].map(std::env::var_os);
+        if asked.iter().all(Option::is_none) {
+            CrashPoint::ALL.iter().for_each(|point| point.reached());
+            assert!(Flaw::ALL.iter().all(|flaw| !flaw.on()));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What an operator can see and do.
 
 use async_trait::async_trait;
-use longshore_core::{Admin, DeadLetter, Error, ErrorKind, Name, Result, Stats, Text};
+use longshore_core::{Admin, DeadLetter, Error, ErrorKind, Name, Result, Stats, Text, chaos::Flaw};
 
 use crate::{entry::Entry, state::State, transport::MemoryTransport};
 
@@ -56,6 +56,9 @@ impl Admin for MemoryTransport {
                     let dead = queue.dead.remove(id).ok_or_else(gone)?;
                     let mut entry = Entry::new(dead.entry.envelope, now);
                     entry.exempt = true;
+                    if Flaw::RedriveLosesKey.on() {
+                        entry.envelope.key = None;
+                    }
                     queue.put_again(&dead.from, entry, now, wakers);
                     Ok(())
                 })

@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use longshore_core::{Claim, Ownership};
+use longshore_core::{Claim, Ownership, chaos::Flaw};
 
 /// The live workers and what they own.
 #[derive(Debug, Default)]
@@ -68,18 +68,23 @@ impl Claims {
     pub(crate) fn acquire(&mut self, member: u64, claim: Claim) -> Option<Ownership> {
         if let Some(owner) = self.owners.get(&claim) {
             let token = owner.token;
-            return (owner.member == member).then_some(Ownership { claim, token });
+            let may = owner.member == member || Flaw::TwoOwners.on();
+            return may.then_some(Ownership { claim, token });
         }
         let token = match claim {
             Claim::Seat(_) => 0,
-            Claim::Partition(_) | Claim::Forwarder => {
-                let token = self.tokens.entry(claim).or_default();
-                *token += 1;
-                *token
-            }
+            Claim::Partition(_) | Claim::Forwarder => self.next_token(claim),
         };
         self.owners.insert(claim, Owner { member, token });
         Some(Ownership { claim, token })
+    }
+
+    fn next_token(&mut self, claim: Claim) -> u64 {
+        let token = self.tokens.entry(claim).or_default();
+        if *token == 0 || !Flaw::TokenStays.on() {
+            *token += 1;
+        }
+        *token
     }
 
     /// Takes a claim back; `false` where it was not this worker's.

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, ops::Bound, time::SystemTime};
 
-use longshore_core::{DeadLetter, Error, ErrorKind, Reason, Result, Text, defaults, printable};
+use longshore_core::{
+    DeadLetter, Error, ErrorKind, Reason, Result, Text, chaos::Flaw, defaults, printable,
+};
 
 use crate::{entry::Entry, place::Origin};
 
@@ -33,12 +35,16 @@ impl DeadLetters {
     /// Sets a message aside.
     pub(crate) fn add(
         &mut self,
-        entry: Entry,
+        mut entry: Entry,
         from: Origin,
         (reason, detail): (Reason, String),
         attempts: u32,
         at: SystemTime,
     ) {
+        if Flaw::DeadLetterCut.on() {
+            let bytes = entry.envelope.body.len();
+            entry.envelope.body.truncate(bytes.saturating_sub(1));
+        }
         self.serial += 1;
         let dead = Dead {
             entry,

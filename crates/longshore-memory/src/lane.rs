@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use longshore_core::{Name, Receipt};
+use longshore_core::{Name, Receipt, chaos::Flaw};
 
 use crate::{delay::Delayed, entry::Entry, locks::Locks};
 
@@ -175,7 +175,7 @@ impl Lane {
             receipts.push(Receipt { scope, tag });
             let mut entry = locked.entry;
             self.suspect_out &= !entry.suspect;
-            if locked.counts && !forwards {
+            if locked.counts && !forwards && !Flaw::AttemptsInMemory.on() {
                 entry.attempts = entry.attempts.saturating_add(1).max(locked.noted);
                 entry.returns = entry.returns.saturating_add(1);
             }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use longshore_core::{ErrorKind, Receipt, Text};
+use longshore_core::{ErrorKind, Receipt, Text, chaos::Flaw};
 
 use crate::{delay::Delayed, entry::Entry};
 
@@ -144,7 +144,7 @@ impl Partition {
 
     /// Lets a source read; `false` where another one does.
     pub(crate) fn open(&mut self, scope: u64, reader: Reader) -> bool {
-        if self.reading.is_some() {
+        if self.reading.is_some() && !Flaw::TwoOwners.on() {
             return false;
         }
         self.reading = Some(scope);
@@ -161,7 +161,7 @@ impl Partition {
         if let Some(why) = reader.ended {
             return Err(why);
         }
-        if reader.out >= reader.prefetch {
+        if reader.out >= reader.prefetch && !Flaw::UnboundedPrefetch.on() {
             return Ok(None);
         }
         let Some((at, slot)) = self.slots.range_mut(reader.reached + 1..).next() else {

@@ -3,7 +3,9 @@
 use std::{sync::Arc, task::Waker, time::Duration};
 
 use async_trait::async_trait;
-use longshore_core::{Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict};
+use longshore_core::{
+    Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict, chaos::Flaw,
+};
 
 use crate::{
     page::Page,
@@ -71,7 +73,7 @@ impl PartitionSettler {
         };
         page.write(entry, &settlement);
         match settlement.verdict {
-            Verdict::DeadLetter { reason, detail } => {
+            Verdict::DeadLetter { reason, detail } if !Flaw::DeadLetterLost.on() => {
                 if let Some(entry) = partition.remove(scope, tag, wakers) {
                     let (from, at) = (Origin::Partition { index, of }, self.shared.clock.wall());
                     dead.add(entry, from, (reason, detail), settlement.attempt, at);

@@ -3,7 +3,9 @@
 use std::{sync::Arc, task::Waker, time::Duration};
 
 use async_trait::async_trait;
-use longshore_core::{Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict};
+use longshore_core::{
+    Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict, chaos::Flaw,
+};
 
 use crate::{
     delay::delay_is_possible,
@@ -76,7 +78,7 @@ impl MemorySettler {
                 entry.since = now;
                 lane_state.add(entry, now, now.saturating_add(after), wakers);
             }
-            Verdict::DeadLetter { reason, detail } => {
+            Verdict::DeadLetter { reason, detail } if !Flaw::DeadLetterLost.on() => {
                 let at = self.shared.clock.wall();
                 let why = (reason, detail);
                 let from = Origin::Lane(lane.clone());

@@ -9,7 +9,7 @@ use std::{
 
 use longshore_core::{
     Capabilities, Clock, ConnectOptions, Declare, Error, ErrorKind, Ids, Limits, Name, Outgoing,
-    Part, Published, Result, Stats, Store, Text, Topology, Transport, partition_of,
+    Part, Published, Result, Stats, Store, Text, Topology, Transport, chaos::Flaw, partition_of,
 };
 
 use crate::{
@@ -209,7 +209,13 @@ impl Client {
 
     pub(crate) async fn send_one<T: Target>(&self, target: &T, draft: Draft) -> Result<Published> {
         let mut answers = self.send(target, vec![draft]).await;
-        answers.pop().unwrap_or_else(|| Err(no_answer()))
+        let answer = answers.pop().unwrap_or_else(|| Err(no_answer()));
+        answer.map_err(|error| match error.kind() {
+            ErrorKind::Unknown if Flaw::UnknownIsRefused.on() => {
+                Error::new(ErrorKind::Rejected, "the publish failed")
+            }
+            _ => error,
+        })
     }
 
     /// Sends a request. All of it is over within `timeout`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use longshore_core::{Error, ErrorKind, Outgoing, Result, Topology};
+use longshore_core::{Error, ErrorKind, Outgoing, Result, Topology, chaos::CrashPoint};
 
 use crate::{Client, answer::Answer};
 
@@ -57,6 +57,7 @@ impl Outbox {
         for sent in client.send_batch(self.batch).await {
             sent?;
         }
+        CrashPoint::OutboxSent.reached();
         Ok(())
     }
 }

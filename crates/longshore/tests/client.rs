@@ -7,11 +7,12 @@ mod queue_under_test;
 use std::time::Duration;
 
 use longshore::{
-    Client, ConnectOptions, Declare, Draft, Error, ErrorKind, HandlerError, Limits, Published,
-    Queue, Router, Topic,
+    Client, ConnectOptions, Context, Declare, Draft, Error, ErrorKind, HandlerError, Limits,
+    Published, Queue, Router, Topic,
 };
 use longshore_memory::MemoryBroker;
 use queue_under_test::{Log, Order, QueueUnderTest, Refund};
+use tokio::time::Instant;
 
 fn kinds(answers: &[longshore::Result<Published>]) -> Vec<Option<ErrorKind>> {
     let kind = |answer: &longshore::Result<_>| answer.as_ref().err().map(Error::kind);
@@ -28,6 +29,26 @@ async fn a_publish_answers_once_the_message_is_stored() {
     let delayed = under_test.client.publish(&under_test.queue, &order);
     delayed.delay(Duration::from_secs(60)).await.unwrap();
     assert_eq!(under_test.counts().await, (1, 0, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_message_starts_when_its_time_has_come() {
+    let (under_test, starts) = (QueueUnderTest::new(), Log::new());
+    let log = starts.clone();
+    let router = Router::new().handle_fn(move |_: Order, _: Context| {
+        log.add(Instant::now());
+        async { Ok(()) }
+    });
+    let worker = under_test.worker(router).start().await.unwrap();
+    let (minute, begun) = (Duration::from_secs(60), Instant::now());
+    let publish = under_test
+        .client
+        .publish(&under_test.queue, &Order { id: 1 });
+    publish.delay(minute).await.unwrap();
+    starts.reaches(1).await;
+    let waited = starts.all()[0] - begun;
+    assert!(waited >= minute && waited < minute * 2, "{waited:?}");
+    worker.stop().await;
 }
 
 /// One for each limit of what can be sent.

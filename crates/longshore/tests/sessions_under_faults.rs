@@ -227,3 +227,24 @@ async fn a_stop_waits_for_no_broker_that_does_not_answer() {
     let took = asked.elapsed();
     assert!(took <= Duration::from_millis(2_500), "{took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_moved_into_its_partition_waits_in_its_order() {
+    let sessions = Sessions::new(2);
+    let worker = sessions.start(Duration::ZERO).await;
+    Faults::set(&sessions.faults.publish, Some(ErrorKind::Unavailable));
+    let (plain, client) = (Queue::new("orders"), sessions.under_test.another_client());
+    for id in 1..=3 {
+        let publish = client.publish(&plain, &Order { id }).key("a");
+        publish.await.unwrap();
+    }
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!(sessions.of("a"), []);
+    let (ready, in_flight, delayed, dead) = sessions.under_test.counts().await;
+    assert_eq!((ready + in_flight, delayed, dead), (3, 0, 0));
+    assert!(matches!(worker.health(), Health::NotReady(_)));
+    Faults::set(&sessions.faults.publish, None);
+    sessions.under_test.settled().await;
+    assert_eq!(sessions.of("a"), [(1, 1), (2, 1), (3, 1)]);
+    worker.stop().await;
+}

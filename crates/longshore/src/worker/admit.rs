@@ -3,7 +3,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use longshore_core::{Delivery, Error, ErrorKind, Part};
+use longshore_core::{
+    Delivery, Error, ErrorKind, Part,
+    chaos::{CrashPoint, Flaw},
+};
 
 use super::{
     Shared, SharedRef,
@@ -70,6 +73,7 @@ async fn ask_all(
     }
     if must_note(delivery) {
         note(delivery, desk).await?;
+        CrashPoint::StartNoted.reached();
     }
     Ok(Admission::Start(state))
 }
@@ -124,7 +128,8 @@ async fn unstopped<T>(
 /// The broker counts a start only if it was told before: where an earlier one may have killed its
 /// process, and in a partition, where messages are tried again without going back.
 fn must_note(delivery: &Delivery) -> bool {
-    delivery.suspect || (matches!(delivery.part, Part::Partition { .. }) && delivery.attempt > 1)
+    let again = matches!(delivery.part, Part::Partition { .. }) && delivery.attempt > 1;
+    delivery.suspect || (again && !Flaw::AttemptsInMemory.on())
 }
 
 async fn note(delivery: &Delivery, desk: &Desk) -> Result<(), Admission> {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use longshore_core::{ErrorKind, Outcome, Receipt, Result, StateWrite};
+use longshore_core::{
+    ErrorKind, Outcome, Receipt, Result, StateWrite,
+    chaos::{CrashPoint, Flaw},
+};
 use tokio::time::Sleep;
 use tracing::Span;
 
@@ -81,7 +84,9 @@ impl About {
             if let (Some(dedup), Some(stored)) = (dedup, stored) {
                 dedup.note_reply(&receipt, stored, scope.zip(state)).await?;
             }
-            client.answer(out).await
+            client.answer(out).await?;
+            CrashPoint::ReplySent.reached();
+            Ok(())
         }
     }
 }
@@ -251,6 +256,9 @@ fn heard(answered: Answered) -> (Ending, Option<Answer>) {
 
 /// Runs code of the user's: what it panics with is the handler's ending and nobody else's.
 fn guarded<T>(span: &Span, run: impl FnOnce() -> T) -> Result<T, String> {
+    if Flaw::PanicEscapes.on() {
+        return Ok(span.in_scope(run));
+    }
     catch_unwind(AssertUnwindSafe(|| span.in_scope(run))).map_err(|panic| {
         let text = panic_text(&*panic);
         // The payload is the user's as well, and so is what dropping it does.

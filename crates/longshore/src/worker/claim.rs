@@ -5,6 +5,7 @@ use std::sync::Arc;
 use longshore_core::{
     Claim, Error, ErrorKind, Membership, Ownership, Part, Result, Subscribed, Subscription, Text,
     Topology,
+    chaos::{CrashPoint, Flaw},
 };
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,7 @@ impl Life {
         let Some(ownership) = self.membership.acquire(Claim::Partition(index)).await? else {
             return Ok(End::Taken);
         };
+        CrashPoint::ClaimGranted.reached();
         if self.grip.leave.is_cancelled() {
             return self.give_back(ownership).await;
         }
@@ -101,7 +103,7 @@ impl Life {
         tell(Order::Open);
         let failed = tokio::select! {
             biased;
-            () = self.grip.lost.cancelled() => {
+            () = self.grip.lost.cancelled(), if !Flaw::LostLockIgnored.on() => {
                 tell(Order::Lose);
                 return Ok(End::Lost);
             }
@@ -130,6 +132,7 @@ impl Life {
                 }
             }
         }
+        CrashPoint::ClaimDrained.reached();
         holding.drop_source();
         let given_back = self.give_back(ownership).await;
         failed.map_or(given_back, |why| Err(unavailable(&why)))

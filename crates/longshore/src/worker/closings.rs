@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use longshore_core::chaos::Flaw;
 use tokio::sync::oneshot;
 
 use super::holding::Holding;
@@ -44,6 +45,7 @@ impl Closings {
             let holding = &closing.holding;
             let over = match holding.is_gone() {
                 true => !running(holding),
+                false if Flaw::ReleaseWhileRunning.on() => closing.handed_over,
                 false => closing.handed_over && holding.desk.unsettled() == 0,
             };
             if over {

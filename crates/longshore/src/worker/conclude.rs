@@ -7,6 +7,7 @@ use std::{
 
 use longshore_core::{
     Defect, Delivery, Outcome, Reason, Verdict,
+    chaos::Flaw,
     defaults::{DETAIL_BYTES, LONGEST_DELAY},
     printable,
 };
@@ -51,7 +52,7 @@ pub(super) fn refusal(
             "its time had passed before a handler started",
         ));
     }
-    if delivery.attempt > max_attempts {
+    if delivery.attempt > max_attempts || (delivery.suspect && Flaw::SuspectsAreDead.on()) {
         let (reason, detail) = match max_attempts {
             1 => (
                 Reason::Abandoned,

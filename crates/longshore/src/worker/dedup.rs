@@ -9,7 +9,9 @@ use std::{
 use bytes::Bytes;
 use longshore_core::{
     Delivery, Mark, MarkChange, MarkWrite, Part, Receipt, Result, Settlement, Standing, StateWrite,
-    Take, Text, Topology, Verdict, mark_name,
+    Take, Text, Topology, Verdict,
+    chaos::{CrashPoint, Flaw},
+    mark_name,
 };
 
 use crate::Client;
@@ -167,6 +169,7 @@ impl Dedup {
             .await;
         match answer.ok().and_then(|mut marks| marks.pop()) {
             Some(Mark::Taken) => {
+                CrashPoint::MarkTaken.reached();
                 let mut held = held;
                 if let Right::Taken { until, .. } = &mut held.right {
                     *until = Some(asked + self.lease);
@@ -175,7 +178,9 @@ impl Dedup {
                 Word::Start
             }
             // It is its own publish that holds it.
-            Some(Mark::Held { .. }) if published => Word::Start,
+            Some(Mark::Held { .. }) if published || Flaw::MarkIgnoredWhileRunning.on() => {
+                Word::Start
+            }
             Some(Mark::Held { at_most }) => {
                 self.forget(&delivery.receipt);
                 Word::Wait(at_most.clamp(SHORTEST_WAIT, LONGEST_WAIT))
@@ -226,6 +231,7 @@ impl Dedup {
         let marks = self.marks();
         let held = marks.get(&settlement.receipt)?;
         let change = match &settlement.verdict {
+            Verdict::Complete if Flaw::MarkForgotten.on() => MarkChange::Released,
             Verdict::Complete => MarkChange::Done {
                 window: self.window(),
                 reply: held.reply.clone(),

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, poll, stream::FuturesUnordered};
-use longshore_core::{Delivery, Receipt, Settlement, Verdict};
+use longshore_core::{Delivery, Receipt, Settlement, Verdict, chaos::Flaw};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -74,8 +74,7 @@ impl Driver {
     /// Runs until the worker stops and everything taken here is settled, or the stop deadline and
     /// the grace after it have passed.
     pub(super) async fn run(mut self) {
-        let mut batch = Vec::new();
-        let mut lost = Vec::new();
+        let (mut batch, mut lost) = (Vec::new(), Vec::new());
         loop {
             let control = *self.control.borrow_and_update();
             let stopping = match control.state {
@@ -87,8 +86,7 @@ impl Driver {
             }
             let (room, wait) = self.room(&control);
             let most = if room > 0 { control.concurrency } else { 0 };
-            let intake = &self.shared.intake;
-            let index = self.index;
+            let (intake, index) = (&self.shared.intake, self.index);
             tokio::select! {
                 biased;
                 // A dropped handle has said `Stopping` before; from then on nothing changes.
@@ -154,10 +152,13 @@ impl Driver {
     /// Starts what was taken from a lane.
     async fn take(&mut self, batch: &mut Vec<Delivery>, desk: &Arc<Desk>) {
         self.shared.work.consumed.increment(batch.len() as u64);
-        let wall = self.shared.client.clock().wall();
-        let mut starts = 0;
+        let (wall, mut starts) = (self.shared.client.clock().wall(), 0);
         for delivery in batch.drain(..) {
             self.shared.dedup.meet(&delivery);
+            if Flaw::SettleBeforeHandler.on() {
+                let done = Settlement::complete(delivery.receipt, delivery.attempt);
+                desk.settler.settle(vec![done]).await;
+            }
             starts += usize::from(self.start(delivery, Arc::clone(desk), wall).await);
         }
         self.paid(starts);
@@ -242,11 +243,16 @@ impl Driver {
     /// was asked for.
     async fn begin(&mut self, delivery: Delivery, desk: Arc<Desk>, loaded: Option<Option<Bytes>>) {
         let shared = &self.shared;
+        if Flaw::MarkBeforeEffect.on() {
+            let noting = shared
+                .dedup
+                .note_reply(&delivery.receipt, Bytes::new(), None);
+            let _ = noting.await;
+        }
         let timing = shared.dispatch.timing(&delivery.envelope.kind);
         let limit = timing.limit.unwrap_or(shared.settings.time_limit);
         let begun = shared.client.clock().monotonic();
         let span = shared.work.process_span(&delivery);
-        let receipt = delivery.receipt;
         let start = Start {
             envelope: delivery.envelope,
             attempt: delivery.attempt,
@@ -258,7 +264,7 @@ impl Driver {
         let handling = self.shared.dispatch.call(cx.clone());
         let about = About {
             cx,
-            receipt,
+            receipt: delivery.receipt,
             desk,
             state: None,
             dedup: (self.shared.dedup.is_on()).then(|| Arc::clone(&self.shared.dedup)),
@@ -285,8 +291,7 @@ impl Driver {
             state,
             ..
         } = about;
-        let shared = &self.shared;
-        let work = &shared.work;
+        let (shared, work) = (&self.shared, &self.shared.work);
         if self.running.remove(&receipt).is_some() {
             work.running.add(-1);
         }
@@ -340,11 +345,10 @@ impl Driver {
     }
 
     fn lose(&self, lost: &[Receipt]) {
-        for receipt in lost {
-            if let Some(cx) = self.running.get(receipt) {
-                self.shared.work.locks_lost.increment(1);
-                cx.cancel();
-            }
+        let running = lost.iter().filter_map(|receipt| self.running.get(receipt));
+        for cx in running.filter(|_| !Flaw::LostLockIgnored.on()) {
+            self.shared.work.locks_lost.increment(1);
+            cx.cancel();
         }
     }
 

@@ -9,7 +9,9 @@ use std::{
 
 use longshore_core::{
     Delivery, Destination, Error, ErrorKind, Outgoing, Part, Result, Settlement, Source,
-    Subscribed, Text, Topology, Verdict, partition_of, printable,
+    Subscribed, Text, Topology, Verdict,
+    chaos::{CrashPoint, Flaw},
+    partition_of, printable,
 };
 
 use tokio_util::sync::CancellationToken;
@@ -110,7 +112,13 @@ impl Moving<'_> {
         let mut failed = None;
         for (delivery, answer) in first.into_iter().zip(answers).rev() {
             match answer {
-                Ok(_) => settled.push(Settlement::complete(delivery.receipt, 0)),
+                Ok(_) => {
+                    CrashPoint::Forwarded.reached();
+                    settled.push(Settlement::complete(delivery.receipt, 0));
+                }
+                Err(_) if Flaw::ForwardUnconfirmed.on() => {
+                    settled.push(Settlement::complete(delivery.receipt, 0));
+                }
                 Err(error) => {
                     failed = Some(error);
                     self.line.push_front(delivery);

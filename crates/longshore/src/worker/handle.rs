@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use longshore_core::{Result, Text};
+use longshore_core::{Result, Text, chaos::Flaw};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{Figures, SharedRef, turns::Turns};
@@ -165,7 +165,10 @@ impl WorkerHandle {
     }
 
     fn begin_stop(&self) {
-        let deadline = Instant::now() + self.stop_deadline;
+        let mut deadline = Instant::now() + self.stop_deadline;
+        if Flaw::StopWaits.on() {
+            deadline += Duration::from_secs(3600);
+        }
         self.control.send_if_modified(|control| {
             let fits = !matches!(control.state, State::Stopping { .. });
             if fits {

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use longshore_core::{
-    ErrorKind, Part, Result, Settlement, Subscription, Text, Topology, Verdict, printable,
+    ErrorKind, Part, Result, Settlement, Subscription, Text, Topology, Verdict, chaos::Flaw,
+    printable,
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
@@ -93,6 +94,9 @@ impl LaneKeeper {
                 },
                 Ok(()) = may.changed() => {}
                 () = intake.ended(self.at) => {
+                    if Flaw::NoReconnect.on() {
+                        return;
+                    }
                     let why = intake.ended_with(self.at);
                     let why = why.map_or_else(|| "the source ended".to_owned(), |e| e.to_string());
                     tracing::warn!(queue = %self.topology.queue, why, "subscribing again");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_core::Receipt;
+use longshore_core::{Receipt, chaos::Flaw};
 
 use super::SharedRef;
 
@@ -16,7 +16,7 @@ pub(super) async fn keep(shared: SharedRef) {
     let store = &shared.client.books().store;
     let third = dedup.lease() / 3;
     let mut pause = third;
-    loop {
+    while !Flaw::NoRenewal.on() {
         tokio::time::sleep(pause).await;
         pause = third;
         for held in dedup.leases() {

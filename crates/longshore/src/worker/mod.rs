@@ -33,7 +33,7 @@ mod window;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use longshore_core::{Error, ErrorKind, Outcome, Result, Text, defaults};
+use longshore_core::{Error, ErrorKind, Outcome, Result, Text, chaos::Flaw, defaults};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -151,7 +151,8 @@ impl Worker {
     /// Outside 1 to 1,000.
     #[track_caller]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.settings.max_attempts = within("max_attempts", attempts, 1, 1_000);
+        self.settings.max_attempts =
+            within("max_attempts", attempts, 1, 1_000) + u32::from(Flaw::OneAttemptMore.on());
         self
     }
 

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use longshore_core::{Delivery, Receipt, Text};
+use longshore_core::{Delivery, Receipt, Text, chaos::Flaw};
 use tokio::time::Instant;
 
 use super::holding::Holding;
@@ -51,7 +51,10 @@ enum Turn {
 
 impl Sessions {
     /// At the end of the line of its session.
-    pub(super) fn arrive(&mut self, key: Text, held: Held) {
+    pub(super) fn arrive(&mut self, mut key: Text, held: Held) {
+        if Flaw::KeysInParallel.on() {
+            key = held.delivery.envelope.id.clone();
+        }
         let key = (held.holding.index, key);
         if let Some(session) = self.by_key.get_mut(&key) {
             session.line.push_back(held);
@@ -111,7 +114,10 @@ impl Sessions {
         let Some(session) = self.by_key.get_mut(&key) else {
             return;
         };
-        session.line.push_front(held);
+        match Flaw::RequeueAtTail.on() {
+            false => session.line.push_front(held),
+            true => session.line.push_back(held),
+        }
         session.turn = Turn::Waiting(self.waited);
         self.waits.insert((at, self.waited), key);
     }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use longshore_core::{ErrorKind, Outgoing, Receipt, Settlement, Verdict};
+use longshore_core::{
+    ErrorKind, Outgoing, Receipt, Settlement, Verdict,
+    chaos::{CrashPoint, Flaw},
+};
 
 use super::{
     SharedRef,
@@ -16,6 +19,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Settles a batch, and writes down what becomes of ids and sessions.
 pub(super) async fn settle(shared: SharedRef, desk: Arc<Desk>, batch: Vec<Settlement>) {
+    CrashPoint::SettleDecided.reached();
+    if Flaw::NextBeforeSettled.on() {
+        for settlement in &batch {
+            desk.tell(settlement.receipt, Settled::Confirmed);
+        }
+    }
     let mut books = Bookkeeping::of(&shared, &desk, batch);
     let ready = std::mem::take(&mut books.ready);
     let mut pending = std::mem::take(&mut books.pending);
@@ -31,6 +40,7 @@ pub(super) async fn settle(shared: SharedRef, desk: Arc<Desk>, batch: Vec<Settle
                 desk.tell(lost, Settled::Stale);
                 shared.intake.done(&desk, 1);
             }
+            CrashPoint::BooksWritten.reached();
             settle_all(&shared, &desk, pending).await;
         };
         tokio::join!(settle_all(&shared, &desk, ready), written);
@@ -60,6 +70,7 @@ async fn settle_all(shared: &SharedRef, desk: &Arc<Desk>, mut batch: Vec<Settlem
         for ((receipt, verdict), answer) in verdicts.iter().zip(answers) {
             let refused = match answer {
                 Ok(()) => {
+                    CrashPoint::Settled.reached();
                     match verdict {
                         Verdict::Complete => completed += 1,
                         verdict => work.settled(verdict).increment(1),
@@ -82,7 +93,8 @@ async fn settle_all(shared: &SharedRef, desk: &Arc<Desk>, mut batch: Vec<Settlem
                 work.unsettled.increment(1);
                 tracing::warn!(queue = %work.queue, error = %refused.error, "a settlement was not confirmed");
             }
-            again.extend(refused.settlement.map(|settlement| *settlement));
+            let kept = refused.settlement.map(|settlement| *settlement);
+            again.extend(kept.filter(|_| !Flaw::SettlementForgotten.on()));
         }
         work.completed.increment(completed);
         shared.intake.done(desk, asked - again.len());

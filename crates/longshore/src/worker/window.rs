@@ -9,7 +9,9 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::SelectAll};
-use longshore_core::{Delivery, Envelope, Part, Receipt, Settlement, Standing, Text, Verdict};
+use longshore_core::{
+    Delivery, Envelope, Part, Receipt, Settlement, Standing, Text, Verdict, chaos::Flaw,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::{Instant, Sleep},
@@ -384,7 +386,12 @@ fn release(delivery: Delivery, holding: &Holding) -> (Arc<Desk>, Settlement) {
         envelope,
         ..
     } = delivery;
-    let after = Duration::ZERO;
-    let settlement = Settlement::new(receipt, attempt, Verdict::Release { after }, envelope);
+    let verdict = match Flaw::StopCompletes.on() {
+        false => Verdict::Release {
+            after: Duration::ZERO,
+        },
+        true => Verdict::Complete,
+    };
+    let settlement = Settlement::new(receipt, attempt, verdict, envelope);
     (Arc::clone(&holding.desk), settlement)
 }
