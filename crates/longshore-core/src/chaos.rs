@@ -85,13 +85,13 @@ named! {
 named! {
     /// A promise broken on purpose, to see that the harness notices.
     Flaw {
-        /// Messages are acknowledged before their handler runs.
+        /// Messages outside sessions are acknowledged before their handler runs.
         SettleBeforeHandler = "settle-before-handler",
         /// A publish counts as confirmed once it is written.
         NoConfirms = "no-confirms",
         /// A publish that timed out or lost its connection counts as refused.
         UnknownIsRefused = "unknown-is-refused",
-        /// Attempts are counted in the worker alone.
+        /// Attempts are counted in the worker alone, and forgotten with it.
         AttemptsInMemory = "attempts-in-memory",
         /// One attempt more than allowed.
         OneAttemptMore = "one-attempt-more",
@@ -101,11 +101,11 @@ named! {
         UnfencedState = "unfenced-state",
         /// An id is noted as done before its handler runs.
         MarkBeforeEffect = "mark-before-effect",
-        /// An id that is done is not noted.
+        /// An id is known no longer once its message is done.
         MarkForgotten = "mark-forgotten",
         /// A copy of a message that runs elsewhere starts as well.
         MarkIgnoredWhileRunning = "mark-ignored-while-running",
-        /// A message of a session that failed goes to the tail of its partition.
+        /// A message of a session that failed goes behind what is here of its session.
         RequeueAtTail = "requeue-at-tail",
         /// The next message of a session starts before the one before it is settled.
         NextBeforeSettled = "next-before-settled",
@@ -129,6 +129,10 @@ named! {
         AcknowledgeBeforeCopy = "acknowledge-before-copy",
         /// A delay is half of what was asked.
         HalfTheDelay = "half-the-delay",
+        /// What a handler published counts as sent whatever the broker has said.
+        OutboxUnconfirmed = "outbox-unconfirmed",
+        /// A reply goes to whichever request is out.
+        ReplyToAnother = "reply-to-another",
         /// Whatever came back unexplained becomes a dead letter.
         SuspectsAreDead = "suspects-are-dead",
         /// Locks are not renewed.

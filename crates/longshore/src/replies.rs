@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::Stream;
-use longshore_core::{Envelope, ReplyAddress, Result, Source, Text, Transport};
+use longshore_core::{Envelope, ReplyAddress, Result, Source, Text, Transport, chaos::Flaw};
 use metrics::Counter;
 use tokio::{
     sync::mpsc::{self, OwnedPermit, Receiver, Sender},
@@ -178,8 +178,11 @@ impl Desk {
 
     /// `None`: nobody waits for it.
     fn hand_on(&self, envelope: Envelope, serial: u64) -> Option<()> {
-        let id = envelope.correlation_id.clone()?;
+        let mut id = envelope.correlation_id.clone()?;
         let mut state = self.state();
+        if Flaw::ReplyToAnother.on() {
+            id = state.asked.keys().next()?.clone();
+        }
         let asked = state.asked.get_mut(&id)?;
         if asked.serial != serial {
             return None;
