@@ -54,6 +54,9 @@ impl Outbox {
     /// Publishes all of it but the answer. The first failure stands for the whole: the handler runs
     /// again and publishes the same ids.
     pub(crate) async fn send(self, client: &Client) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
         for queue in &self.queues {
             client.ensure(queue).await?;
         }
