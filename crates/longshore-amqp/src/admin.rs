@@ -12,7 +12,7 @@ use lapin::{
 };
 use longshore_core::{
     Admin, Clock, DeadLetter, Declare, Defect, Envelope, Error, ErrorKind, Limits, Name, Part,
-    Reason, Result, Stats, Text, Topology, partition_of,
+    Reason, Result, Stats, Text, Topology, chaos::CrashPoint, partition_of,
 };
 
 use crate::{
@@ -159,7 +159,10 @@ impl AmqpAdmin {
             let tag = found.tag;
             let (_, read) = self.read(found, reader.marker());
             let mut answer = match send_back {
-                true => self.send_back(queue, of, &read.envelope).await,
+                true => {
+                    let sent = self.send_back(queue, of, &read.envelope).await;
+                    sent.inspect(|()| CrashPoint::RedriveCopied.reached())
+                }
                 false => Ok(()),
             };
             if answer.is_ok() {

@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use longshore_core::{Declare, Error, ErrorKind, Result};
+use longshore_core::{
+    Declare, Error, ErrorKind, Result,
+    chaos::{CrashPoint, Flaw},
+};
 
 use crate::{
     estate::Estate,
@@ -57,13 +60,17 @@ impl Book {
         let last = markers.newest.take().unwrap_or_default();
         let mine = Marker {
             // Never below the time: a store has seen the last one even where its marker is gone.
-            token: last.token.saturating_add(1).max(now),
+            token: match Flaw::TokenStays.on() {
+                true => last.token.max(1),
+                false => last.token.saturating_add(1).max(now),
+            },
             clean: false,
             unseen: false,
             number: 0,
             notes: last.notes.clone(),
         };
         estate.write(&queue, &mine, declare).await?;
+        CrashPoint::MarkerWritten.reached();
         if let Err(error) = markers.remove().await {
             // They count less than the new one, and fall out in time.
             tracing::debug!(queue, %error, "old markers stay");
@@ -94,8 +101,8 @@ impl Book {
             starts.map(|(tag, n)| ledger.start(*tag, *n)).collect()
         };
         let written = match noted.iter().any(Result::is_ok) {
-            true => self.write(false).await,
-            false => Ok(()),
+            true if !Flaw::AttemptsInMemory.on() => self.write(false).await,
+            _ => Ok(()),
         };
         let answers = starts.iter().zip(noted);
         answers

@@ -6,7 +6,9 @@ use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
 };
-use longshore_core::{Envelope, Error, ErrorKind, Reason, Result, content_id, printable};
+use longshore_core::{
+    Envelope, Error, ErrorKind, Reason, Result, chaos::Flaw, content_id, printable,
+};
 
 use crate::{
     convert::{
@@ -34,7 +36,7 @@ const LONGEST_DETAIL: usize = 4096;
 /// `user_id` is refused) is kept in a header and restored by [`restored`].
 pub(crate) fn again(envelope: &Envelope, attempts: u32) -> Result<BasicProperties> {
     let (properties, mut table) = base(envelope)?;
-    if attempts > 0 {
+    if attempts > 0 && !Flaw::AttemptsInMemory.on() {
         table.insert(
             headers::ATTEMPTS.into(),
             AMQPValue::LongLongInt(attempts.into()),
@@ -109,6 +111,9 @@ pub(crate) fn restored(dead: &BasicProperties, user: &str) -> BasicProperties {
     let mut kept = FieldTable::default();
     for (name, value) in table {
         let word = name.as_str();
+        if Flaw::RedriveLosesKey.on() && word == headers::KEY {
+            continue;
+        }
         let ours = matches!(
             word,
             headers::KEY | headers::PRIORITY | headers::SENT_AT | headers::USER_ID

@@ -13,7 +13,7 @@ use lapin::{
     options::ExchangeBindOptions,
     types::{AMQPValue, FieldTable},
 };
-use longshore_core::{Declare, Result};
+use longshore_core::{Declare, Result, chaos::Flaw};
 
 use crate::{
     convert::{long, short},
@@ -54,7 +54,10 @@ impl Ladder {
     /// Where to publish so that `address` gets the message after `delay`: exchange and routing
     /// key. `None` where there is nothing to wait for.
     pub(crate) fn route(delay: Duration, address: &str) -> Option<(String, String)> {
-        let units = units(delay);
+        let units = match Flaw::HalfTheDelay.on() {
+            true => units(delay / 2),
+            false => units(delay),
+        };
         let highest = units.checked_ilog2()?;
         let mut key = String::with_capacity(2 * LEVELS as usize + address.len());
         for level in (0..LEVELS).rev() {

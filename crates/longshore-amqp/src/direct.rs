@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use longshore_core::{Limits, Result};
+use longshore_core::{Limits, Result, chaos::CrashPoint};
 
 use crate::{
     error::closed,
@@ -48,7 +48,7 @@ impl DirectReplies {
             let mut state = self.lock();
             if let State::Unused = *state {
                 let link = Link::start(self.dialer.clone(), "reply", Limits::default());
-                let publisher = Publisher::start(&link, self.patience);
+                let publisher = Publisher::start(&link, self.patience, CrashPoint::PublishSent);
                 *state = State::Used(Arc::new((link, publisher)));
             }
             match &*state {

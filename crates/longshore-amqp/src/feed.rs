@@ -9,7 +9,7 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
-use longshore_core::{Error, ErrorKind, Result, Text};
+use longshore_core::{Error, ErrorKind, Result, Text, chaos::Flaw};
 use tokio::{
     sync::{oneshot, watch},
     time::{sleep, timeout},
@@ -94,6 +94,9 @@ impl Feed {
                     self.deliver(open).await;
                     self.intake.close(&held);
                     drop(held);
+                    if Flaw::NoReconnect.on() {
+                        return;
+                    }
                     let queue = self.queue();
                     tracing::debug!(queue, "the channel ended");
                     if !self.intent.borrow().stop {
@@ -187,6 +190,7 @@ impl Feed {
     async fn consume(&self, held: &Held, prefetch: u16) -> Result<Consumer> {
         let queue = self.queue();
         let doing = format!("consuming from \"{queue}\"");
+        let prefetch = prefetch * u16::from(!Flaw::UnboundedPrefetch.on());
         let qos = held
             .channel
             .basic_qos(prefetch, BasicQosOptions { global: false });

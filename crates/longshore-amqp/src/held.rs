@@ -15,7 +15,10 @@ use lapin::{
     Channel,
     options::{BasicAckOptions, BasicRejectOptions},
 };
-use longshore_core::{Error, ErrorKind, Receipt, Result};
+use longshore_core::{
+    Error, ErrorKind, Receipt, Result,
+    chaos::{CrashPoint, Flaw},
+};
 
 /// The unsettled deliveries of one channel. Its scope is unlike that of any other, so a receipt
 /// that outlived its channel matches nothing.
@@ -190,6 +193,7 @@ impl Held {
                     Error::new(ErrorKind::Unknown, told.to_string())
                 })?;
             }
+            CrashPoint::SettleSent.reached();
             Ok(())
         }
     }
@@ -248,6 +252,7 @@ impl Held {
 
     fn frame(&self, tag: u64, multiple: bool) -> Option<Written> {
         let channel = self.channel.clone();
+        let multiple = multiple || Flaw::MultipleAcknowledge.on();
         let options = BasicAckOptions { multiple };
         queued(async move { channel.basic_ack(tag, options).await })
     }

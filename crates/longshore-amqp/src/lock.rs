@@ -9,7 +9,7 @@ use lapin::{
     options::{QueueDeclareOptions, QueueDeleteOptions},
     types::{FieldTable, ShortString},
 };
-use longshore_core::{Error, ErrorKind, Result};
+use longshore_core::{Error, ErrorKind, Result, chaos::Flaw};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -50,6 +50,7 @@ impl Lock {
         let declared = channel.queue_declare(lock.name.clone(), options, FieldTable::default());
         match timeout(SETUP, declared).await {
             Ok(Ok(_)) => Ok(Some(lock)),
+            Ok(Err(error)) if is_locked(&error) && Flaw::TwoOwners.on() => Ok(Some(lock)),
             Ok(Err(error)) if is_locked(&error) => Ok(None),
             Ok(Err(error)) => Err(told(&doing, &error)),
             Err(_) => {

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use lapin::types::FieldTable;
 use longshore_core::{
     Claim, Declare, Error, ErrorKind, Membership, Ownership, Part, Result, Topology,
+    chaos::CrashPoint,
 };
 use tokio::sync::oneshot;
 
@@ -176,6 +177,7 @@ impl Acquisition {
         let Some(lock) = Lock::take(&session, place.name()).await? else {
             return Ok(None);
         };
+        CrashPoint::LockTaken.reached();
         let opened = match (self.claim, &self.queue) {
             (Claim::Partition(_), Some(queue)) => self.open(&session, queue).await.map(Some),
             _ => Ok(None),

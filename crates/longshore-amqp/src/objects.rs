@@ -9,7 +9,7 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable},
 };
-use longshore_core::{Declare, Error, ErrorKind, Result};
+use longshore_core::{Declare, Error, ErrorKind, Result, chaos::Flaw};
 use tokio::time::timeout;
 
 use crate::{
@@ -85,6 +85,10 @@ pub(crate) async fn look(session: &Session, names: &[String]) -> Result<Vec<Figu
     let mut failure: Option<Error> = None;
     for answer in join_all(asked).await {
         match answer {
+            Ok(found) if Flaw::TwoOwners.on() => figures.push(Figures {
+                consumers: 0,
+                ..found
+            }),
             Ok(found) => figures.push(found),
             // The first one missing closes the channel for all behind it.
             Err(error) if failure.is_none() || error.kind() == ErrorKind::NoSuchQueue => {

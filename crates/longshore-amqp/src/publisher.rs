@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::{BasicProperties, types::ShortString};
-use longshore_core::Result;
+use longshore_core::{
+    Envelope, Result,
+    chaos::{CrashPoint, Flaw},
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::AbortHandle,
@@ -31,6 +34,28 @@ pub(crate) struct Letter {
     pub(crate) body: Bytes,
 }
 
+impl Letter {
+    /// A copy of what was delivered, which a queue must take.
+    pub(crate) fn copy(
+        exchange: ShortString,
+        routing_key: ShortString,
+        properties: BasicProperties,
+        envelope: &Envelope,
+    ) -> Self {
+        let mut body = envelope.body.clone();
+        if Flaw::DeadLetterCut.on() && routing_key.as_str().ends_with(".dlq") {
+            body.truncate(body.len().saturating_sub(1));
+        }
+        Self {
+            exchange,
+            routing_key,
+            mandatory: true,
+            properties,
+            body,
+        }
+    }
+}
+
 /// The handle of the task.
 pub(crate) struct Publisher {
     inbox: mpsc::Sender<Batch>,
@@ -46,9 +71,10 @@ struct Batch {
 }
 
 impl Publisher {
-    pub(crate) fn start(link: &Link, patience: Duration) -> Self {
+    /// `sent` is passed whenever something is written and not confirmed yet.
+    pub(crate) fn start(link: &Link, patience: Duration, sent: CrashPoint) -> Self {
         let (inbox, mail) = mpsc::channel(INBOX);
-        let task = tokio::spawn(Press::new(link.watch()).run(mail));
+        let task = tokio::spawn(Press::new(link.watch(), sent).run(mail));
         Self {
             inbox,
             patience,

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use lapin::types::ShortString;
 use longshore_core::{
-    Declare, Envelope, Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict,
+    Declare, Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict,
+    chaos::{CrashPoint, Flaw},
 };
 use tokio::time::timeout;
 
@@ -69,8 +70,19 @@ impl Move {
         tag
     }
 
+    /// Where its copy is confirmed and it is still here.
+    fn copied(&self) -> CrashPoint {
+        match self.settlement.verdict {
+            Verdict::DeadLetter { .. } => CrashPoint::DeadLetterCopied,
+            _ => CrashPoint::RetryCopied,
+        }
+    }
+
     fn refuse(self, error: Error) -> (usize, Answer) {
         self.held.abandon(self.tag());
+        if Flaw::SettlementForgotten.on() {
+            return (self.index, Ok(()));
+        }
         (self.index, Err(self.settlement.refused(error)))
     }
 }
@@ -108,7 +120,11 @@ impl Settler for AmqpSettler {
                 Ok(held)
             });
             match (begun, &settlement.verdict) {
-                (Ok(held), Verdict::Complete) => {
+                (Ok(held), verdict)
+                    if matches!(verdict, Verdict::Complete)
+                        || Flaw::DeadLetterLost.on()
+                            && matches!(verdict, Verdict::DeadLetter { .. }) =>
+                {
                     let (_, group) = done.entry(held.scope).or_insert_with(|| (held, Vec::new()));
                     group.push((index, settlement));
                 }
@@ -243,11 +259,18 @@ impl Inner {
                 Err(error) => answers.push(one.refuse(error)),
             }
         }
+        if Flaw::AcknowledgeBeforeCopy.on() {
+            let early = |one: &Move| drop(one.held.end(&[one.tag()], End::Acknowledge));
+            copied.iter().for_each(early);
+        }
         let published = self.publish(letters).await;
         let mut confirmed = Vec::new();
         for (one, answer) in copied.into_iter().zip(published) {
             match answer {
-                Ok(()) => confirmed.push(one),
+                Ok(()) => {
+                    one.copied().reached();
+                    confirmed.push(one);
+                }
                 Err(error) => answers.push(one.refuse(error)),
             }
         }
@@ -297,7 +320,8 @@ impl Inner {
         let blanked = Native::of(envelope).is_some_and(|native| native.blanked.is_some());
         let direct = |to: &str, properties| -> Result<Way> {
             let to = short("queue name", to)?;
-            let letter = letter(ShortString::default(), to, properties, envelope);
+            let mut letter = Letter::copy(ShortString::default(), to, properties, envelope);
+            letter.mandatory = !Flaw::CopiesNotMandatory.on();
             Ok(Way::Copy(Box::new(letter)))
         };
         let back = |after, properties| {
@@ -306,7 +330,7 @@ impl Inner {
             };
             let exchange = short("exchange name", &exchange)?;
             let key = short("routing key", &key)?;
-            let letter = letter(exchange, key, properties, envelope);
+            let letter = Letter::copy(exchange, key, properties, envelope);
             Ok(Way::Copy(Box::new(letter)))
         };
         match &settlement.verdict {
@@ -363,20 +387,5 @@ impl Inner {
                 }
             }));
         }
-    }
-}
-
-fn letter(
-    exchange: ShortString,
-    routing_key: ShortString,
-    properties: lapin::BasicProperties,
-    envelope: &Envelope,
-) -> Letter {
-    Letter {
-        exchange,
-        routing_key,
-        mandatory: true,
-        properties,
-        body: envelope.body.clone(),
     }
 }

@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use lapin::types::ShortString;
-use longshore_core::{ErrorKind, Result};
+use longshore_core::{
+    ErrorKind, Result,
+    chaos::{CrashPoint, Flaw},
+};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
@@ -55,6 +58,7 @@ impl Diversion {
                 Err(_) => Some(End::Reject),
             };
             let Some(how) = how else { return };
+            CrashPoint::SuspectCopied.reached();
             if held.begin(tag).is_ok() {
                 let _ = held.end(&[tag], how).await;
             }
@@ -67,9 +71,13 @@ impl Diversion {
         // starts in the lane at the threshold, so they cost no attempt and both copies agree.
         let returns = arrived.returns.min(self.plan.suspect_returns);
         let used = arrived.attempts.saturating_add(returns);
+        let to = match Flaw::SuspectsAreDead.on() {
+            true => &self.plan.dead,
+            false => &self.plan.quarantine,
+        };
         Ok(Letter {
             exchange: ShortString::default(),
-            routing_key: short("queue name", &self.plan.quarantine)?,
+            routing_key: short("queue name", to)?,
             mandatory: true,
             properties: again(&arrived.envelope, used)?,
             body: arrived.envelope.body.clone(),

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use longshore_core::{
     Admin, Capabilities, Clock, ConnectOptions, Declare, Error, ErrorKind, Limits, Membership,
     Outgoing, Ownership, Published, ReplyAddress, Result, Source, Subscribed, Subscription,
-    Topology, Transport,
+    Topology, Transport, chaos::CrashPoint,
 };
 use tokio::time::timeout;
 
@@ -105,7 +105,7 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
     publisher?;
     let server = consumer?.server();
     let confirm = options.confirm_timeout;
-    let copies = Arc::new(Publisher::start(&publishing, confirm));
+    let copies = Arc::new(Publisher::start(&publishing, confirm, CrashPoint::CopySent));
     let replies = ReplyRule {
         prefix: options.reply_prefix.map(Into::into),
     };
@@ -121,7 +121,7 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
     );
     Ok(Arc::new(AmqpTransport {
         capabilities: capabilities(&server, options.consumer_timeout),
-        publisher: Publisher::start(&publishing, confirm),
+        publisher: Publisher::start(&publishing, confirm, CrashPoint::PublishSent),
         direct: DirectReplies::new(dialer.clone(), confirm),
         prepared,
         estate: Arc::new(estate),

@@ -45,8 +45,14 @@ named! {
     CrashPoint {
         /// Written to the broker, which has not confirmed it yet.
         PublishSent = "publish-sent",
+        /// The lock of a partition is taken, and its marker does not say so yet (RabbitMQ).
+        LockTaken = "lock-taken",
+        /// The first marker of an owner is confirmed, and those before it are still there (RabbitMQ).
+        MarkerWritten = "marker-written",
         /// The broker has granted a claim, and nothing is consumed under it yet.
         ClaimGranted = "claim-granted",
+        /// What another worker held is this one's at the broker, and nothing of it is here (Redis).
+        TakenOver = "taken-over",
         /// The id of a message is taken in the store, and its handler has not run.
         MarkTaken = "mark-taken",
         /// The start of a message is noted at the broker, and its handler has not run.
@@ -59,26 +65,35 @@ named! {
         SettleDecided = "settle-decided",
         /// The store has what becomes of ids and sessions, and the broker has not been told.
         BooksWritten = "books-written",
-        /// The copy of a message is written to the broker, which has not confirmed it yet.
+        /// The copy of a message, a marker or a redriven message is written to the broker, which has
+        /// not confirmed it yet (RabbitMQ).
         CopySent = "copy-sent",
-        /// The copy that will be the next attempt is confirmed, and its source is not acknowledged.
+        /// The copy that will be the next attempt is confirmed, and its source is not acknowledged
+        /// (RabbitMQ; elsewhere one step does both).
         RetryCopied = "retry-copied",
-        /// The dead letter is confirmed, and its source is not acknowledged.
+        /// The dead letter is confirmed, and its source is not acknowledged (RabbitMQ; elsewhere one
+        /// step does both).
         DeadLetterCopied = "dead-letter-copied",
-        /// The acknowledgement is written to the broker, and nothing was heard of it yet.
+        /// A suspect is in the quarantine, and its source is not acknowledged (RabbitMQ).
+        SuspectCopied = "suspect-copied",
+        /// The acknowledgement is written to the broker, which tells nothing of it; on Redis, the
+        /// settlement is done there, and nobody here has been told.
         SettleSent = "settle-sent",
         /// The broker has settled a message, and its worker does not know.
         Settled = "settled",
-        /// What is due is about to be moved to its queue.
+        /// What is due is about to be moved to its queue (Redis).
         Promoting = "promoting",
-        /// What was due is in its queue, and its worker does not know.
+        /// What was due is in its queue, and its worker does not know (Redis).
         Promoted = "promoted",
-        /// A redriven message is in its queue, and its dead letter is still there.
+        /// A redriven message is in its queue, and its dead letter is still there (RabbitMQ; elsewhere
+        /// one step does both).
         RedriveCopied = "redrive-copied",
         /// A message of a plain client is in its partition, and its source is not acknowledged.
         Forwarded = "forwarded",
         /// All of a partition is settled or handed back, and its claim is not released.
         ClaimDrained = "claim-drained",
+        /// The last marker of an owner is confirmed, and the lock is not given back (RabbitMQ).
+        LastMarkerWritten = "last-marker-written",
     }
 }
 
@@ -89,6 +104,8 @@ named! {
         SettleBeforeHandler = "settle-before-handler",
         /// A publish counts as confirmed once it is written.
         NoConfirms = "no-confirms",
+        /// A publish that the broker refused counts as confirmed.
+        RefusalIgnored = "refusal-ignored",
         /// A publish that timed out or lost its connection counts as refused.
         UnknownIsRefused = "unknown-is-refused",
         /// Attempts are counted in the worker alone, and forgotten with it.
@@ -111,7 +128,14 @@ named! {
         NextBeforeSettled = "next-before-settled",
         /// Messages of one session run at the same time.
         KeysInParallel = "keys-in-parallel",
-        /// Acknowledging one message acknowledges everything delivered before it.
+        /// A settlement in a partition is not waited for: the next message may start before it is done
+        /// (RabbitMQ).
+        SettleUnheard = "settle-unheard",
+        /// What is handed over to the next owner of a partition is requeued (RabbitMQ).
+        HandOverRequeues = "hand-over-requeues",
+        /// To be taken over by another worker costs an attempt.
+        TakeOverCounts = "take-over-counts",
+        /// Acknowledging one message acknowledges everything delivered before it (RabbitMQ).
         MultipleAcknowledge = "multiple-acknowledge",
         /// What could not be moved into its partition counts as moved.
         ForwardUnconfirmed = "forward-unconfirmed",
@@ -125,8 +149,14 @@ named! {
         DeadLetterLost = "dead-letter-lost",
         /// A dead letter loses the last byte of its body.
         DeadLetterCut = "dead-letter-cut",
-        /// The source of a retry is acknowledged before its copy is confirmed.
+        /// The source of a retry is acknowledged before its copy is confirmed (RabbitMQ).
         AcknowledgeBeforeCopy = "acknowledge-before-copy",
+        /// A copy that no queue takes counts as confirmed (RabbitMQ).
+        CopiesNotMandatory = "copies-not-mandatory",
+        /// A stream keeps its last hundred messages (Redis).
+        StreamTrimmed = "stream-trimmed",
+        /// A consumer group that is made again begins behind what is there (Redis).
+        GroupAtEnd = "group-at-end",
         /// A delay is half of what was asked.
         HalfTheDelay = "half-the-delay",
         /// What a handler published counts as sent whatever the broker has said.

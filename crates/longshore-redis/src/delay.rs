@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use longshore_core::Declare;
+use longshore_core::{Declare, chaos::CrashPoint};
 use redis::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -106,6 +106,8 @@ impl Work {
             };
             if changed {
                 wake.set(self.wake(&link));
+            } else if due < LOOK {
+                CrashPoint::Promoting.reached();
             }
         }
     }
@@ -137,6 +139,9 @@ impl Work {
             let [moved, next, missing] = numbers[..] else {
                 return Err(unexpected());
             };
+            if moved > 0 {
+                CrashPoint::Promoted.reached();
+            }
             if missing == 1 {
                 return Ok(LOOK);
             }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use longshore_core::{Delivery, Error, Receipt, Result, Text};
+use longshore_core::{Delivery, Error, Receipt, Result, Text, chaos::Flaw};
 use tokio::sync::Notify;
 
 use crate::entry::EntryId;
@@ -118,9 +118,11 @@ impl Table {
     /// waiting suspect needs, and none while plenty still waits to be taken.
     pub(crate) fn reserve_for_read(&self) -> usize {
         let mut inner = self.lock();
-        let free = inner
-            .free()
-            .saturating_sub(usize::from(inner.suspect_waits));
+        let free = match Flaw::UnboundedPrefetch.on() {
+            true => inner.prefetch,
+            false => inner.free(),
+        };
+        let free = free.saturating_sub(usize::from(inner.suspect_waits));
         // Full buffers are refilled in quarters: a read per freed place would cost a round trip each.
         if inner.stopped || (free * 4 < inner.prefetch && !inner.arrived.is_empty()) {
             return 0;

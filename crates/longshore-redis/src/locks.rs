@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use longshore_core::{Error, ErrorKind, Result};
+use longshore_core::{Error, ErrorKind, Result, chaos::Flaw};
 use redis::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -126,7 +126,7 @@ async fn renew(lane: &Lane, links: &Links) {
     let soon = lane.now() + lane.subscription.lock * 2 / 3;
     let due: Vec<(u64, EntryId)> = {
         let inner = lane.table.lock();
-        if inner.abandoned {
+        if inner.abandoned || Flaw::NoRenewal.on() {
             return;
         }
         let due = inner

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use longshore_core::{
     Destination, Envelope, Error, ErrorKind, Name, Outgoing, Part, Published, Result, Topology,
+    chaos::{CrashPoint, Flaw},
     defaults,
 };
 use redis::{Cmd, Pipeline, Value};
@@ -13,7 +14,7 @@ use crate::{
     address::Kind,
     convert,
     entry::int,
-    failure::{refused, unexpected},
+    failure::{refused, unexpected, unread},
     link::Links,
     mark::expiry_ms,
     names::{Keys, is_reply_address, reply_prefix, slot},
@@ -86,7 +87,12 @@ impl Publisher {
                 Destination::Reply(_) => answered,
                 _ => stored,
             };
-            answers[index] = Some(reply.and_then(|reply| meant(&reply)));
+            answers[index] = Some(match reply {
+                Err(error) if error.kind() == ErrorKind::Unknown && Flaw::NoConfirms.on() => {
+                    Ok(Published::Accepted)
+                }
+                reply => reply.and_then(|reply| meant(&reply)),
+            });
         }
         if !topics.is_empty() {
             let messages: Vec<_> = topics.iter().map(|index| &batch[*index]).collect();
@@ -199,7 +205,11 @@ impl Publisher {
             command
         } else if wait == 0 {
             let mut command = redis::cmd("XADD");
-            command.arg(&keys.stream).arg("NOMKSTREAM").arg("*");
+            command.arg(&keys.stream).arg("NOMKSTREAM");
+            if Flaw::StreamTrimmed.on() {
+                command.arg("MAXLEN").arg(100);
+            }
+            command.arg("*");
             convert::add_fields(&mut command, envelope, None);
             command
         } else {
@@ -282,11 +292,15 @@ impl Publisher {
             .await
         {
             Ok(mut replies) => {
+                CrashPoint::PublishSent.reached();
                 replies.resize(pipeline.len(), Value::Nil);
                 replies.into_iter().map(Ok).collect()
             }
             Err(broken) => {
-                let error = broken.into_error();
+                let error = match Flaw::UnknownIsRefused.on() {
+                    true => unread(broken),
+                    false => broken.into_error(),
+                };
                 let again = || error.again();
                 (0..pipeline.len()).map(|_| Err(again())).collect()
             }
@@ -306,6 +320,7 @@ impl Publisher {
 /// What the answer to a [`Write`] to a queue means.
 pub(crate) fn stored(reply: &Value) -> Answer {
     match reply {
+        Value::ServerError(_) if Flaw::RefusalIgnored.on() => Ok(Published::Accepted),
         Value::ServerError(error) => Err(refused(error)),
         Value::Nil => Err(no_such_queue()),
         reply => match int(reply) {

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use longshore_core::{Declare, ErrorKind};
+use longshore_core::{Declare, ErrorKind, chaos::Flaw};
 use redis::Value;
 
 use crate::{
@@ -82,6 +82,7 @@ async fn read(lane: &Lane, link: &Link) {
         }
         match read_once(lane, link, places, &mut most).await {
             Pause::No => delays = pauses(),
+            Pause::Yes(_) if Flaw::NoReconnect.on() => return,
             Pause::Yes(why) => trouble(lane, link, &mut delays, why).await,
         }
     }

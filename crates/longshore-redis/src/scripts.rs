@@ -1,6 +1,8 @@
 //! The Lua scripts: static, sent by their hash, loaded where the server does not have them.
 
-use std::{sync::LazyLock, time::Duration};
+mod flaws;
+
+use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
 use redis::{Cmd, Pipeline, Value};
 
@@ -16,7 +18,7 @@ macro_rules! scripts {
     ($($(#[$doc:meta])* $name:ident = $($file:literal)+;)*) => {
         $($(#[$doc])* pub(crate) static $name: Script = Script {
             text: concat!($(include_str!(concat!("scripts/", $file))),+),
-            hash: LazyLock::new(|| redis::Script::new($name.text).get_hash().to_owned()),
+            hash: LazyLock::new(|| redis::Script::new(&$name.text()).get_hash().to_owned()),
         };)*
         static ALL: &[&Script] = &[$(&$name),*];
     };
@@ -88,6 +90,11 @@ impl Script {
         command.arg(self.hash.as_str()).arg(keys.len()).arg(keys);
         command
     }
+
+    /// What the server runs.
+    fn text(&self) -> Cow<'static, str> {
+        flaws::broken(self).map_or(Cow::Borrowed(self.text), Cow::Owned)
+    }
 }
 
 /// Calls that follow each other on one server. The text of a script travels with its first call, so
@@ -105,7 +112,7 @@ impl Calls {
         }
         self.sent.push(script.text);
         let mut command = redis::cmd("EVAL");
-        command.arg(script.text).arg(keys.len()).arg(keys);
+        command.arg(&*script.text()).arg(keys.len()).arg(keys);
         command
     }
 }
@@ -119,7 +126,7 @@ pub(crate) fn is_unknown(reply: &Value) -> bool {
 pub(crate) async fn load(links: &Links, slot: u16, limit: Duration) -> Result<(), Broken> {
     let mut pipeline = redis::pipe();
     for script in ALL {
-        pipeline.cmd("SCRIPT").arg("LOAD").arg(script.text);
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(&*script.text());
     }
     links.exchange(slot, &pipeline, limit).await.map(|_| ())
 }

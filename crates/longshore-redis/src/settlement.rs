@@ -4,7 +4,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use longshore_core::{Error, ErrorKind, Result, Settlement, Unsettled, Verdict, defaults};
+use longshore_core::{
+    Error, ErrorKind, Result, Settlement, Unsettled, Verdict,
+    chaos::{CrashPoint, Flaw},
+    defaults,
+};
 use redis::{Cmd, Pipeline, Value};
 
 use crate::{
@@ -144,6 +148,11 @@ async fn round(lane: &Lane, jobs: &mut [Job], limit: Duration) -> Result<()> {
     }
     let replies = match lane.links.exchange(lane.keys.slot, &pipeline, limit).await {
         Ok(replies) => replies,
+        Err(_) if Flaw::SettlementForgotten.on() => {
+            let open = jobs.iter_mut().filter(open);
+            open.for_each(|job| job.answer = Some(Ok(())));
+            return Ok(());
+        }
         Err(Broken::Before(error)) => return Err(error),
         Err(Broken::After(error)) => {
             jobs.iter_mut()
@@ -152,6 +161,7 @@ async fn round(lane: &Lane, jobs: &mut [Job], limit: Duration) -> Result<()> {
             return Err(error);
         }
     };
+    CrashPoint::SettleSent.reached();
     let mut replies = replies.into_iter();
     let mut next = || replies.next().unwrap_or(Value::Nil);
     let mut outcome = Outcome::default();
@@ -293,6 +303,7 @@ fn command_of(lane: &Lane, job: &Job) -> Cmd {
                 Verdict::Release { after } => (*after, job.attempt.saturating_sub(1)),
                 _ => (Duration::ZERO, job.attempt),
             };
+            let used = if Flaw::AttemptsInMemory.on() { 0 } else { used };
             let mut command = with_mark(&RETRY, &[&keys.stream, &keys.delayed(), &keys.wake()]);
             command
                 .arg(GROUP)

@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use longshore_core::chaos::CrashPoint;
 use redis::{Pipeline, Value};
 
 use crate::{
@@ -232,6 +233,7 @@ async fn take(
             return Err(broken);
         }
     };
+    CrashPoint::TakenOver.reached();
     let claim_of = |id: EntryId| {
         rows.iter()
             .find(|(row, ..)| row.id == id)

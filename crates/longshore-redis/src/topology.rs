@@ -1,6 +1,6 @@
 //! Creating and verifying queues.
 
-use longshore_core::{ConnectOptions, Declare, Error, ErrorKind, Result, Topology};
+use longshore_core::{ConnectOptions, Declare, Error, ErrorKind, Result, Topology, chaos::Flaw};
 use redis::Value;
 
 use crate::{
@@ -56,7 +56,7 @@ async fn group(
             .arg("CREATE")
             .arg(stream)
             .arg(GROUP)
-            .arg("0")
+            .arg(if Flaw::GroupAtEnd.on() { "$" } else { "0" })
             .arg("MKSTREAM");
     }
     pipeline.cmd("XINFO").arg("GROUPS").arg(stream);

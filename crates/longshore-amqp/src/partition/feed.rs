@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{Consumer, message::Delivery as Message};
-use longshore_core::{Delivery, Standing, content_id};
+use longshore_core::{Delivery, Standing, chaos::Flaw, content_id};
 
 use super::Wish;
 use crate::{
@@ -98,9 +98,9 @@ impl Feed {
         let Arrived {
             envelope,
             attempts,
+            returns,
             exempt,
             defect,
-            ..
         } = arrived(
             message.properties,
             message.data,
@@ -140,7 +140,10 @@ impl Feed {
             envelope,
             receipt: self.held.receipt(tag),
             part: plan.part,
-            attempt: judgement.attempt,
+            attempt: match Flaw::TakeOverCounts.on() {
+                true => judgement.attempt + returns,
+                false => judgement.attempt,
+            },
             suspect: judgement.suspect,
             alone,
             standing: match exempt {

@@ -4,10 +4,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use lapin::options::BasicQosOptions;
-use longshore_core::{Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict};
+use longshore_core::{
+    Error, ErrorKind, Receipt, Result, Settlement, Settler, Unsettled, Verdict, chaos::Flaw,
+};
 use tokio::time::timeout;
 
-use crate::{held::stale, intake::Intake, session::SETUP, settler::AmqpSettler, tenure::Tenure};
+use crate::{
+    held::{End, stale},
+    intake::Intake,
+    session::SETUP,
+    settler::AmqpSettler,
+    tenure::Tenure,
+};
 
 /// Completes and dead-letters as lanes do. What waits stays where it is.
 pub(crate) struct PartitionSettler {
@@ -46,7 +54,12 @@ impl PartitionSettler {
         let [tag, _] = settlement.receipt.tag;
         let kept = self.holds(settlement.receipt).and_then(|()| {
             let held = self.intake.held(settlement.receipt.scope);
-            held.ok_or_else(stale)?.begin(tag)
+            let held = held.ok_or_else(stale)?;
+            held.begin(tag)?;
+            if Flaw::HandOverRequeues.on() {
+                drop(held.end(&[tag], End::Requeue));
+            }
+            Ok(())
         });
         match kept {
             Ok(()) => {
@@ -102,8 +115,8 @@ impl Settler for PartitionSettler {
         let scope = sent.first().map(|settlement| settlement.receipt.scope);
         let settled = self.lane.settle(sent).await;
         let heard = match scope {
-            Some(scope) => self.heard(scope).await,
-            None => true,
+            Some(scope) if !Flaw::SettleUnheard.on() => self.heard(scope).await,
+            _ => true,
         };
         for ((place, tag), answer) in places.into_iter().zip(settled) {
             let answer = match heard {

@@ -2,8 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lapin::{Channel, options::ConfirmSelectOptions, types::ShortString};
-use longshore_core::Result;
+use lapin::{
+    Channel, Confirmation,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::ShortString,
+};
+use longshore_core::{
+    Result,
+    chaos::{CrashPoint, Flaw},
+};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -54,6 +61,33 @@ pub(super) async fn unblocked(line: Option<&mut Line>) -> Option<()> {
             Err(_) => std::future::pending().await,
         },
         None => std::future::pending().await,
+    }
+}
+
+/// Publishes and waits for the confirmation. All frames are queued by the first poll.
+pub(super) async fn fly(
+    channel: Channel,
+    letter: Letter,
+    sent: CrashPoint,
+) -> lapin::Result<Confirmation> {
+    let options = BasicPublishOptions {
+        mandatory: letter.mandatory,
+        immediate: false,
+    };
+    let written = channel
+        .basic_publish(
+            letter.exchange,
+            letter.routing_key,
+            options,
+            &letter.body,
+            letter.properties,
+        )
+        .await;
+    sent.reached();
+    match written {
+        Ok(_) if Flaw::NoConfirms.on() => Ok(Confirmation::Ack(None)),
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
     }
 }
 

@@ -11,8 +11,11 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use lapin::{Channel, Confirmation, options::BasicPublishOptions};
-use longshore_core::{Error, ErrorKind, Result};
+use lapin::{Channel, Confirmation};
+use longshore_core::{
+    Error, ErrorKind, Result,
+    chaos::{CrashPoint, Flaw},
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
@@ -20,7 +23,7 @@ use tokio::{
 
 use super::{
     Batch, Letter,
-    line::{Line, key, open, unblocked},
+    line::{Line, fly, key, open, unblocked},
 };
 use crate::{
     copy::fits,
@@ -72,10 +75,11 @@ pub(super) struct Press {
     refusal: Option<(ErrorKind, String)>,
     /// Somebody was told already that the channel is lost.
     broken: bool,
+    sent: CrashPoint,
 }
 
 impl Press {
-    pub(super) fn new(link: watch::Receiver<State>) -> Self {
+    pub(super) fn new(link: watch::Receiver<State>, sent: CrashPoint) -> Self {
         Self {
             link,
             line: None,
@@ -91,6 +95,7 @@ impl Press {
             ready: VecDeque::new(),
             refusal: None,
             broken: false,
+            sent,
         }
     }
 
@@ -200,7 +205,10 @@ impl Press {
             }
             self.airborne.extend(key.clone());
             self.aloft.insert(slot, key);
-            let mut flight = fly(channel.clone(), slot, letter).boxed();
+            let mut flight = {
+                let (flight, sent) = (channel.clone(), self.sent);
+                async move { (slot, fly(flight, letter, sent).await) }.boxed()
+            };
             // The first poll queues the frames, here and now, in the order of the backlog.
             match flight.poll_unpin(&mut Context::from_waker(Waker::noop())) {
                 std::task::Poll::Ready((slot, landed)) => self.land(slot, landed),
@@ -256,6 +264,7 @@ impl Press {
                     format!("no queue takes this message (reply code {code})"),
                 )),
             },
+            Ok(Confirmation::Nack(_)) if Flaw::RefusalIgnored.on() => Ok(()),
             Ok(Confirmation::Nack(_)) => Err(Error::new(
                 ErrorKind::Full,
                 "the broker refused to store the message: the queue is at its length limit, or \
@@ -297,7 +306,12 @@ impl Press {
         let Some(place @ None) = caller.answers.get_mut(slot.index) else {
             return;
         };
-        *place = Some(answer);
+        *place = Some(match answer {
+            Err(error) if error.kind() == ErrorKind::Unknown && Flaw::UnknownIsRefused.on() => {
+                Err(Error::new(ErrorKind::Unavailable, error.to_string()))
+            }
+            answer => answer,
+        });
         caller.left -= 1;
         if caller.left == 0
             && let Some(caller) = self.callers.remove(&slot.caller)
@@ -374,26 +388,5 @@ impl Press {
             Some((_, text)) => Error::new(ErrorKind::Unavailable, text.clone()),
             None => Error::new(ErrorKind::Unavailable, "the broker cannot be reached"),
         }
-    }
-}
-
-/// Publishes and waits for the confirmation. All frames are queued by the first poll.
-async fn fly(channel: Channel, slot: Slot, letter: Letter) -> (Slot, lapin::Result<Confirmation>) {
-    let options = BasicPublishOptions {
-        mandatory: letter.mandatory,
-        immediate: false,
-    };
-    let written = channel
-        .basic_publish(
-            letter.exchange,
-            letter.routing_key,
-            options,
-            &letter.body,
-            letter.properties,
-        )
-        .await;
-    match written {
-        Ok(confirm) => (slot, confirm.await),
-        Err(error) => (slot, Err(error)),
     }
 }

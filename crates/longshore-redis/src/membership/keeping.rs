@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join;
-use longshore_core::{Claim, defaults};
+use longshore_core::{Claim, chaos::Flaw, defaults};
 use redis::Cmd;
 
 use super::{Member, ms};
@@ -54,7 +54,7 @@ impl Member {
     }
 
     async fn renew_leases(&self, links: &Links, due: Vec<Arc<Lease>>) {
-        if due.is_empty() {
+        if due.is_empty() || Flaw::NoRenewal.on() {
             return;
         }
         let locks: Vec<_> = due.iter().map(|lease| lease.lock()).collect();

@@ -7,7 +7,10 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::ExponentialBackoff;
-use longshore_core::{Declare, ErrorKind};
+use longshore_core::{
+    Declare, ErrorKind,
+    chaos::{CrashPoint, Flaw},
+};
 use redis::{Cmd, Pipeline, Value};
 
 use super::{Partition, Past};
@@ -84,6 +87,7 @@ async fn read(partition: &Partition, link: &Link) {
             Step::Behind => {}
             Step::Full => freed(partition).await,
             Step::Lost => partition.lease.lose(),
+            Step::Trouble(_) if Flaw::NoReconnect.on() => return,
             Step::Trouble(why) => trouble(partition, link, &mut delays, why).await,
         }
     }
@@ -183,6 +187,7 @@ async fn take(partition: &Partition, link: &Link, places: usize, rows: &[Pending
             return Some(step_of(partition, other).await);
         }
     };
+    CrashPoint::TakenOver.reached();
     let taken = entries(reply).into_iter().filter_map(|entry| {
         let row = rows.iter().find(|row| row.id == entry.id)?;
         Some((entry, past(row)))

@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use longshore_core::{Error, ErrorKind, Result, Settlement, Unsettled, Verdict};
+use longshore_core::{
+    Error, ErrorKind, Result, Settlement, Unsettled, Verdict,
+    chaos::{CrashPoint, Flaw},
+};
 use redis::{Cmd, Pipeline, Value};
 
 use super::{Partition, Past};
@@ -139,6 +142,11 @@ async fn round(partition: &Partition, jobs: &mut [Job], limit: Duration) -> Resu
     let (links, slot) = (&partition.links, partition.keys.slot);
     let replies = match links.exchange(slot, &pipeline, limit).await {
         Ok(replies) => replies,
+        Err(_) if Flaw::SettlementForgotten.on() => {
+            let sent = plain.into_iter().chain(single);
+            sent.for_each(|job| job.answer = Some(Ok(())));
+            return Ok(());
+        }
         Err(Broken::Before(error)) => return Err(error),
         Err(Broken::After(error)) => {
             let sent = plain.into_iter().chain(single);
@@ -146,6 +154,7 @@ async fn round(partition: &Partition, jobs: &mut [Job], limit: Duration) -> Resu
             return Err(error);
         }
     };
+    CrashPoint::SettleSent.reached();
     let mut replies = replies.into_iter();
     let mut next = || replies.next().unwrap_or(Value::Nil);
     let mut outcome = Outcome::default();
