@@ -6,6 +6,7 @@
 mod apt;
 mod bench;
 mod brokers;
+mod chaos;
 mod compose;
 mod interrupt;
 mod python;
@@ -25,6 +26,9 @@ Usage: cargo xtask <command>
         Provides the same brokers, prints their URLs and runs until Ctrl-C.
   bench [--broker amqp|redis|memory]… [--messages N] [--rounds N] [--mode consume|publish|latency]… [--only TEXT]…
         Runs Longshore beside raw client loops that do the same work, in release mode, and prints a table.
+  chaos [--broker amqp|redis]… [--fault NAME]… [--seconds S] [--seed N] [--workers W] [--runs N] [--list]
+        Puts processes under load, breaks things, heals them, waits until all is done, and checks that every
+        promise held. Its brokers are private ones.
 
 Brokers are taken from LONGSHORE_TEST_AMQP_URL and LONGSHORE_TEST_REDIS_URL where they are set, else from
 `docker compose` where an engine answers, else they are private processes from installed binaries, which
@@ -43,6 +47,7 @@ async fn main() -> ExitCode {
         ["test"] => test::run(&[]).await,
         ["test", "--", rest @ ..] => test::run(rest).await,
         ["brokers"] => brokers::run().await,
+        ["chaos", rest @ ..] => chaos::run(rest).await,
         ["bench", rest @ ..] => bench::run(rest).await,
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

@@ -203,6 +203,9 @@ impl Flaw {
 }
 
 #[cfg(feature = "chaos")]
+pub use armed::before_crash;
+
+#[cfg(feature = "chaos")]
 mod armed {
     use std::sync::{
         OnceLock,
@@ -210,6 +213,14 @@ mod armed {
     };
 
     use super::{CRASH_VARIABLE, CrashPoint, FLAW_VARIABLE, Flaw};
+
+    static LAST_WORDS: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+
+    /// What is done before a crash point ends the process, so that a history has the death before
+    /// anything that follows from it. The first call counts.
+    pub fn before_crash(last_words: impl Fn() + Send + Sync + 'static) {
+        let _ = LAST_WORDS.set(Box::new(last_words));
+    }
 
     impl CrashPoint {
         /// Ends the process here, as `kill -9` would, where a test asked for it.
@@ -225,6 +236,9 @@ mod armed {
             });
             let Some((point, left)) = armed else { return };
             if *point == self && left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                if let Some(last_words) = LAST_WORDS.get() {
+                    last_words();
+                }
                 // No destructor runs and nothing is flushed: to the broker it is `kill -9`.
                 std::process::abort();
             }

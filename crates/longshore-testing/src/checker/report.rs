@@ -109,6 +109,8 @@ pub enum Rule {
     Liveness,
     /// What a handler or a dead letter shows is what was published.
     Corrupt,
+    /// No process saw for itself what must not be.
+    Wrong,
 }
 
 impl Rule {
@@ -135,6 +137,7 @@ impl Rule {
             Self::Memory => "memory",
             Self::Liveness => "liveness",
             Self::Corrupt => "corrupt",
+            Self::Wrong => "wrong",
         }
     }
 }

@@ -122,6 +122,14 @@ pub enum Event {
         /// The fencing token.
         token: u64,
     },
+    /// A process saw for itself what must not be: a reply that belongs to another request, a state
+    /// from the future.
+    Wrong {
+        /// Which message.
+        message: u64,
+        /// What it saw.
+        what: String,
+    },
     /// The resident memory of a process.
     Memory {
         /// In bytes.

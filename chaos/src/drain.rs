@@ -1,0 +1,100 @@
+//! After the load: wait until nothing is left, read the dead letters.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use longshore::{Client, DeadLetter, Stats};
+use longshore_testing::history::{Event, Recorder};
+use tokio::time::Instant;
+
+use crate::{
+    Failure,
+    item::Item,
+    plan::{Kind, Plan},
+};
+
+/// How long everything may take to be done.
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
+/// How often is looked.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often nothing must be left, one look after the other: what is between two queues is in none.
+const TIMES: u32 = 5;
+
+/// Waits until nothing is queued, running or delayed.
+///
+/// # Errors
+/// It takes longer than [`LIMIT`]; says what is left.
+pub(crate) async fn emptied(client: &Client, plan: &Plan) -> Result<(), String> {
+    let begun = Instant::now();
+    let mut empty = 0;
+    loop {
+        let left = left(client, plan).await;
+        empty = if left.is_empty() { empty + 1 } else { 0 };
+        if empty == TIMES {
+            return Ok(());
+        }
+        if begun.elapsed() > LIMIT {
+            return Err(format!("not empty after {LIMIT:?}: {}", left.join(", ")));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn left(client: &Client, plan: &Plan) -> Vec<String> {
+    let mut left = Vec::new();
+    for kind in Kind::ALL {
+        match client.stats(&kind.queue(plan)).await {
+            Ok(stats) if waiting(&stats) == 0 => {}
+            Ok(stats) => left.push(format!("{} {stats:?}", kind.name())),
+            Err(error) => left.push(format!("{} {error}", kind.name())),
+        }
+    }
+    left
+}
+
+fn waiting(stats: &Stats) -> u64 {
+    stats.ready + stats.in_flight.unwrap_or(0) + stats.delayed.unwrap_or(0)
+}
+
+/// Notes every dead letter, and removes it: RabbitMQ hands out only the first thousand.
+///
+/// # Errors
+/// They cannot be read, or one of them is nobody's.
+pub(crate) async fn dead_letters(
+    client: &Client,
+    plan: &Plan,
+    history: &Recorder,
+) -> Result<(), Failure> {
+    for kind in Kind::ALL {
+        let queue = kind.queue(plan);
+        let mut noted = Ok(());
+        let mut seen = BTreeSet::new();
+        while client.stats(&queue).await?.dead > 0 {
+            let note = |letter: &DeadLetter| {
+                if noted.is_ok() && seen.insert(letter.id.clone()) {
+                    noted = note(letter, *kind, plan, history);
+                }
+                true
+            };
+            let dead = client.dead_letters(&queue);
+            let progress = dead.discard_where(note, |_| {}).await?;
+            if progress.done == 0 {
+                let text = format!("the dead letters of {} stay: {progress:?}", kind.name());
+                return Err(text.into());
+            }
+        }
+        noted?;
+    }
+    Ok(())
+}
+
+fn note(letter: &DeadLetter, kind: Kind, plan: &Plan, history: &Recorder) -> Result<(), Failure> {
+    let number = Item::number_of(&letter.envelope)
+        .ok_or_else(|| format!("a dead letter of {} is nobody's: {letter:?}", kind.name()))?;
+    let item = Item::new(plan, number);
+    Ok(history.add(Event::Dead {
+        message: number,
+        reason: letter.reason.as_str().to_owned(),
+        attempts: letter.attempts,
+        intact: item.kind == kind && item.is_complete(letter),
+    })?)
+}

@@ -1,0 +1,179 @@
+//! What handlers do: what their message says, with everything noted.
+
+use std::sync::Arc;
+
+use longshore::{Context, HandlerError, Queue, Reply};
+use longshore_testing::{
+    history::{Effect, Ending, Event, Fate, Recorder},
+    ledger,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    item::{Item, Question, Work},
+    plan::Plan,
+};
+
+/// What handlers need.
+#[derive(Debug)]
+pub(crate) struct Hands {
+    /// What all agree on.
+    pub(crate) plan: Plan,
+    /// What happens.
+    pub(crate) history: Arc<Recorder>,
+    /// Who decides what took effect.
+    pub(crate) ledger: ledger::Client,
+    /// Where handlers publish on.
+    pub(crate) dedup: Queue,
+}
+
+/// What the handlers of a session leave for the next one.
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
+struct State {
+    /// How many messages of the session succeeded.
+    count: u64,
+    /// The place of the last one.
+    seq: u64,
+}
+
+impl Hands {
+    /// Handles a message.
+    ///
+    /// # Errors
+    /// Where its fate says so.
+    pub(crate) async fn handle(
+        self: Arc<Self>,
+        work: Work,
+        cx: Context,
+    ) -> Result<(), HandlerError> {
+        let item = Item::new(&self.plan, work.number);
+        let end = self.begin(&item, &cx)?;
+        let state = match item.key {
+            Some(_) => Some(self.state(&item, &cx).await?),
+            None => None,
+        };
+        self.live(&item, &cx, &end).await?;
+        if let Some(mut state) = state {
+            state.count += 1;
+            state.seq = item.seq;
+            cx.session().set_state(&state)?;
+        }
+        if let Some(next) = item.follow_up(&self.plan) {
+            self.history.add(Event::Publish(next.publish()))?;
+            let body: Work = next.read().ok_or("a follow-up can be read")?;
+            let mut publish = cx.publish(&self.dedup, &body);
+            for (name, value) in next.headers() {
+                publish = publish.header(name, value);
+            }
+            publish.await?;
+        }
+        end.how(Ending::Succeeded)?;
+        Ok(())
+    }
+
+    /// Handles a request.
+    ///
+    /// # Errors
+    /// Where its fate says so.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        question: Question,
+        cx: Context,
+    ) -> Result<Reply<crate::item::Reply>, HandlerError> {
+        let item = Item::new(&self.plan, question.number);
+        let end = self.begin(&item, &cx)?;
+        self.live(&item, &cx, &end).await?;
+        end.how(Ending::Succeeded)?;
+        Ok(Reply(question.reply()))
+    }
+
+    fn begin(self: &Arc<Self>, item: &Item, cx: &Context) -> std::io::Result<End> {
+        self.history.add(Event::Start {
+            message: item.number,
+            attempt: cx.attempt(),
+            token: cx.session().token(),
+            lane: cx.envelope().priority.as_ref().map(ToString::to_string),
+            intact: item.is_intact(cx.envelope()),
+        })?;
+        Ok(End {
+            hands: Arc::clone(self),
+            message: item.number,
+            attempt: cx.attempt(),
+            noted: false.into(),
+        })
+    }
+
+    async fn state(&self, item: &Item, cx: &Context) -> Result<State, HandlerError> {
+        let state: State = cx.session().state().await?.unwrap_or_default();
+        if state.count > 0 && state.seq >= item.seq {
+            self.history.add(Event::Wrong {
+                message: item.number,
+                what: format!("the state of its session is that of a later message: {state:?}"),
+            })?;
+        }
+        Ok(state)
+    }
+
+    /// Up to its effect.
+    async fn live(&self, item: &Item, cx: &Context, end: &End) -> Result<(), HandlerError> {
+        tokio::time::sleep(item.busy).await;
+        let complaint = || "x".repeat(usize::try_from(self.plan.complaint).unwrap_or_default());
+        match item.fate {
+            Fate::Fail(times) if cx.attempt() > times => {}
+            Fate::Fail(_) | Fate::FailAlways => {
+                end.how(Ending::Failed)?;
+                return Err(complaint().into());
+            }
+            Fate::Refuse => {
+                end.how(Ending::Refused)?;
+                return Err(HandlerError::permanent(complaint()));
+            }
+            Fate::Panic => panic!("{}", complaint()),
+            Fate::Hang => std::future::pending().await,
+            Fate::Abort => {
+                let victim = std::process::id();
+                self.history.add(Event::Killed { victim })?;
+                std::process::abort();
+            }
+            _ => {}
+        }
+        let token = cx.session().token();
+        let effect = self.ledger.effect(item.number, cx.key(), token).await?;
+        if effect == Effect::Stale {
+            end.how(Ending::Failed)?;
+            return Err("the effect is that of a former owner".into());
+        }
+        Ok(())
+    }
+}
+
+/// Notes the end of a start also where its future is dropped.
+struct End {
+    hands: Arc<Hands>,
+    message: u64,
+    attempt: u32,
+    noted: std::sync::atomic::AtomicBool,
+}
+
+impl End {
+    fn how(&self, how: Ending) -> std::io::Result<()> {
+        if self.noted.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.hands.history.add(Event::End {
+            message: self.message,
+            attempt: self.attempt,
+            how,
+        })
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let how = match std::thread::panicking() {
+            true => Ending::Panicked,
+            false => Ending::Cancelled,
+        };
+        let _ = self.how(how);
+    }
+}

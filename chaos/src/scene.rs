@@ -1,0 +1,123 @@
+//! What a fault may lay hands on.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use longshore::Client;
+use longshore_testing::{
+    brokers::{Broker, BrokerKind},
+    history::Recorder,
+    proxy::Proxy,
+};
+
+use crate::{
+    Failure,
+    crew::Crew,
+    plan::{Kind, On, Plan},
+    random::Random,
+};
+
+/// What a fault may lay hands on: everything but the ledger and the history.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    /// What all processes of the run agree on.
+    pub(crate) plan: Plan,
+    /// What happens.
+    pub(crate) history: Arc<Recorder>,
+    /// What the faults draw from.
+    pub(crate) random: Random,
+    /// The broker, private to the run.
+    pub(crate) broker: Broker,
+    /// Between it and all clients but the conductor's.
+    pub(crate) proxy: Proxy,
+    /// Where the broker keeps no marks and states itself: the store.
+    pub(crate) store: Option<Store>,
+    /// The processes.
+    pub(crate) crew: Crew,
+    /// The conductor's own connection, past the proxy. None of its calls is part of the load.
+    pub(crate) client: Client,
+}
+
+/// A store of its own.
+#[derive(Debug)]
+pub(crate) struct Store {
+    /// The Redis it lives in.
+    pub(crate) broker: Broker,
+    /// Between it and all clients.
+    pub(crate) proxy: Proxy,
+}
+
+impl Scene {
+    /// Starts the brokers, and the ledger; nobody publishes or handles yet.
+    ///
+    /// # Errors
+    /// What keeps any of that from starting.
+    pub(crate) async fn open(
+        mut plan: Plan,
+        folder: &Path,
+        history: Arc<Recorder>,
+    ) -> Result<Self, Failure> {
+        let kind = match plan.on {
+            On::Amqp => BrokerKind::RabbitMq,
+            On::Redis => BrokerKind::Redis,
+            On::Memory => return Err("the memory transport has no processes".into()),
+        };
+        let broker = Broker::start(kind).await?;
+        let proxy = Proxy::start(broker.addr(0)).await?;
+        plan.url = proxy.url(&broker.url());
+        let store = match plan.on {
+            On::Amqp => {
+                let broker = Broker::start(BrokerKind::Redis).await?;
+                let proxy = Proxy::start(broker.addr(0)).await?;
+                plan.store = Some(proxy.url(&broker.url()));
+                Some(Store { broker, proxy })
+            }
+            _ => None,
+        };
+        plan.write(folder)?;
+        let client = plan.connect("chaos-conductor", &broker.url(), None).await?;
+        for kind in Kind::ALL {
+            client.declare(&kind.queue(&plan)).await?;
+        }
+        let may_abort = plan.fates.abort > 0;
+        let crew = Crew::new(folder, &history, plan.workers, plan.publishers, may_abort);
+        crew.ledger.want();
+        Ok(Self {
+            random: Random::of(plan.seed, u64::MAX),
+            plan,
+            history,
+            broker,
+            proxy,
+            store,
+            crew,
+            client,
+        })
+    }
+
+    /// Waits for a time drawn from so many milliseconds.
+    pub(crate) async fn pause(&mut self, millis: std::ops::RangeInclusive<u64>) {
+        let pause: Duration = self.random.millis(millis);
+        tokio::time::sleep(pause).await;
+    }
+
+    /// One of the workers, by its index.
+    pub(crate) fn any_worker(&mut self) -> usize {
+        let workers = self.crew.workers.len() as u64;
+        usize::try_from(self.random.below(workers)).unwrap_or_default()
+    }
+
+    /// Everything works again: whatever a fault has left behind is undone.
+    ///
+    /// # Errors
+    /// What cannot be undone.
+    pub(crate) async fn heal(&mut self) -> Result<(), Failure> {
+        self.proxy.pass().await?;
+        self.broker.thaw().await?;
+        self.broker.start_again().await?;
+        if let Some(store) = &mut self.store {
+            store.proxy.pass().await?;
+            store.broker.thaw().await?;
+            store.broker.start_again().await?;
+        }
+        self.crew.disarm()
+    }
+}
