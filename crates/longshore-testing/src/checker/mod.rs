@@ -145,6 +145,10 @@ impl Checker {
             Event::StopEnds => self.stop_ends(record, record.process),
             Event::Owns { partition, token } => self.owns(record, partition, *token),
             Event::Memory { resident } => self.memory(record, *resident),
+            Event::Wrong { message, what } => {
+                let what = format!("message {message}: {what}");
+                self.broken(Rule::Seen, what, [record.clone()]);
+            }
             Event::Health { .. } => {}
         }
     }

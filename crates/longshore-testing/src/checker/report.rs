@@ -110,6 +110,8 @@ pub enum Rule {
     /// What a handler or a dead letter shows is what was published.
     Corrupt,
     /// No process saw for itself what must not be.
+    Seen,
+    /// No process saw for itself what must not be.
     Wrong,
 }
 
@@ -137,6 +139,7 @@ impl Rule {
             Self::Memory => "memory",
             Self::Liveness => "liveness",
             Self::Corrupt => "corrupt",
+            Self::Seen => "seen",
             Self::Wrong => "wrong",
         }
     }

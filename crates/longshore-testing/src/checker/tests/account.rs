@@ -81,6 +81,11 @@ fn what_arrives_is_what_was_published() {
 }
 
 #[test]
+fn what_a_process_saw_for_itself_counts() {
+    illegal(Rule::Seen, "pub 1, ok 1, wrong 1, run 1 1, drained");
+}
+
+#[test]
 fn the_lost_are_told_apart_by_what_was_kept_of_their_publisher_and_queue() {
     let history = "pub 1, ok 1, pub 2, ok 2, run 2 1, pub 3, ok 3, pub 4, ok 4, run 4 1, pub 5, ok 5, \
                    #2 pub 6, #2 ok 6, pub 7 queue=other, ok 7, run 7 1, drained";

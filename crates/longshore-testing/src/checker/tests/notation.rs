@@ -8,7 +8,7 @@
 //! ok M, duplicate M, refused M, unknown M
 //! start M ATTEMPT [token=T] [torn]     end M ATTEMPT HOW
 //! effect M [token=T] [stale]           run M ATTEMPT [token=T]: start, effect, end
-//! dead M REASON ATTEMPTS [torn]        left M, redriven M
+//! dead M REASON ATTEMPTS [torn]        left M, redriven M, wrong M
 //! kill P, fault NAME, fixed NAME, healed, drained, stop MS, stopped, owns NAME TOKEN, memory BYTES
 //! ```
 
@@ -94,6 +94,10 @@ fn events(words: &[&str]) -> Vec<Event> {
             reason: words[2].to_owned(),
             attempts: u32::try_from(of(3)).expect("attempts"),
             intact: !has("torn"),
+        },
+        "wrong" => Event::Wrong {
+            message: of(1),
+            what: "a reply of another".to_owned(),
         },
         "left" => Event::Left { message: of(1) },
         "redriven" => Event::Redriven { message: of(1) },
