@@ -29,11 +29,12 @@ impl Request {
     /// Writes it with one call, so that it arrives whole or not at all.
     pub(super) async fn write(&self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         let key = self.key.as_deref().unwrap_or_default().as_bytes();
+        let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "the key is too long");
         if key.len() > LONGEST_KEY {
-            return Err(invalid("the key is too long"));
+            return Err(too_long());
         }
         let length = match &self.key {
-            Some(_) => u16::try_from(key.len()).map_err(|_| invalid("the key is too long"))?,
+            Some(_) => u16::try_from(key.len()).map_err(|_| too_long())?,
             None => NO_KEY,
         };
         let mut frame = Vec::with_capacity(HEAD + key.len());
