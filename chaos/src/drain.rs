@@ -3,13 +3,17 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use longshore::{Client, DeadLetter, Stats};
-use longshore_testing::history::{Event, Recorder};
+use longshore_testing::{
+    brokers::Broker,
+    history::{Event, Recorder},
+};
 use tokio::time::Instant;
 
 use crate::{
     Failure,
     item::Item,
-    plan::{Kind, Plan},
+    plan::{Kind, On, Plan},
+    scene::{Scene, WARM_UP},
 };
 
 /// How long everything may take to be done.
@@ -23,11 +27,14 @@ const TIMES: u32 = 5;
 ///
 /// # Errors
 /// It takes longer than [`LIMIT`]; says what is left.
-pub(crate) async fn emptied(client: &Client, plan: &Plan) -> Result<(), String> {
+pub(crate) async fn emptied(scene: &Scene) -> Result<(), String> {
     let begun = Instant::now();
     let mut empty = 0;
     loop {
-        let left = left(client, plan).await;
+        let mut left = left(&scene.client, &scene.plan).await;
+        if left.is_empty() && scene.plan.on == On::Amqp {
+            left = unsettled(&scene.broker).await;
+        }
         empty = if left.is_empty() { empty + 1 } else { 0 };
         if empty == TIMES {
             return Ok(());
@@ -49,6 +56,22 @@ async fn left(client: &Client, plan: &Plan) -> Vec<String> {
         }
     }
     left
+}
+
+/// What RabbitMQ tells no client: what is delayed, and what is not acknowledged.
+async fn unsettled(broker: &Broker) -> Vec<String> {
+    let list = ["list_queues", "--no-table-headers", "name", "messages"];
+    let listed = match broker.rabbitmqctl(&list).await {
+        Ok(listed) => listed,
+        Err(error) => return vec![error.to_string()],
+    };
+    let waits = |line: &str| {
+        let (name, messages) = line.split_once('\t')?;
+        // Dead letters are read later; a marker is there as long as its partition.
+        let stays = name.ends_with(".dlq") || name.ends_with(".marker") || name == WARM_UP;
+        (!stays && messages != "0").then(|| line.replace('\t', " "))
+    };
+    listed.lines().filter_map(waits).collect()
 }
 
 fn waiting(stats: &Stats) -> u64 {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     item::{Item, Question, Work},
     plan::Plan,
+    raw::Forger,
 };
 
 /// What handlers need.
@@ -21,6 +22,8 @@ pub(crate) struct Hands {
     pub(crate) plan: Plan,
     /// What happens.
     pub(crate) history: Arc<Recorder>,
+    /// Who sends false replies.
+    pub(crate) forger: Forger,
     /// Who decides what took effect.
     pub(crate) ledger: ledger::Client,
     /// Where handlers publish on.
@@ -28,12 +31,10 @@ pub(crate) struct Hands {
 }
 
 /// What the handlers of a session leave for the next one.
-#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct State {
-    /// How many messages of the session succeeded.
-    count: u64,
-    /// The place of the last one.
-    seq: u64,
+    /// The number of the last one that succeeded.
+    last: u64,
 }
 
 impl Hands {
@@ -48,17 +49,23 @@ impl Hands {
     ) -> Result<(), HandlerError> {
         let item = Item::new(&self.plan, work.number);
         let end = self.begin(&item, &cx)?;
-        let state = match item.key {
-            Some(_) => Some(self.state(&item, &cx).await?),
-            None => None,
-        };
-        self.live(&item, &cx, &end).await?;
-        if let Some(mut state) = state {
-            state.count += 1;
-            state.seq = item.seq;
-            cx.session().set_state(&state)?;
+        if item.key.is_some() {
+            let state: Option<State> = cx.session().state().await?;
+            self.history.add(Event::Saw {
+                message: item.number,
+                last: state.map(|state| state.last),
+            })?;
         }
-        if let Some(next) = item.follow_up(&self.plan) {
+        self.live(&item, &cx, &end).await?;
+        if item.key.is_some() {
+            cx.session().set_state(&State { last: item.number })?;
+        }
+        let next = item.follow_up(&self.plan);
+        let how = match next {
+            Some(_) => Ending::SucceededIfSent,
+            None => Ending::Succeeded,
+        };
+        if let Some(next) = next {
             self.history.add(Event::Publish(next.publish()))?;
             let body: Work = next.read().ok_or("a follow-up can be read")?;
             let mut publish = cx.publish(&self.dedup, &body);
@@ -67,7 +74,7 @@ impl Hands {
             }
             publish.await?;
         }
-        end.how(Ending::Succeeded)?;
+        end.how(how)?;
         Ok(())
     }
 
@@ -82,8 +89,11 @@ impl Hands {
     ) -> Result<Reply<crate::item::Reply>, HandlerError> {
         let item = Item::new(&self.plan, question.number);
         let end = self.begin(&item, &cx)?;
+        if question.about.is_multiple_of(16) {
+            self.forger.forge(cx.envelope()).await;
+        }
         self.live(&item, &cx, &end).await?;
-        end.how(Ending::Succeeded)?;
+        end.how(Ending::SucceededIfSent)?;
         Ok(Reply(question.reply()))
     }
 
@@ -101,17 +111,6 @@ impl Hands {
             attempt: cx.attempt(),
             noted: false.into(),
         })
-    }
-
-    async fn state(&self, item: &Item, cx: &Context) -> Result<State, HandlerError> {
-        let state: State = cx.session().state().await?.unwrap_or_default();
-        if state.count > 0 && state.seq >= item.seq {
-            self.history.add(Event::Wrong {
-                message: item.number,
-                what: format!("the state of its session is that of a later message: {state:?}"),
-            })?;
-        }
-        Ok(state)
     }
 
     /// Up to its effect.
@@ -133,7 +132,7 @@ impl Hands {
             Fate::Abort => {
                 let victim = std::process::id();
                 self.history.add(Event::Killed { victim })?;
-                std::process::abort();
+                die(item.number)
             }
             _ => {}
         }
@@ -144,6 +143,25 @@ impl Hands {
             return Err("the effect is that of a former owner".into());
         }
         Ok(())
+    }
+}
+
+/// Takes the process with it in one of the ways a handler can.
+fn die(number: u64) -> ! {
+    match number / 10 % 3 {
+        0 => drop(Vec::<u8>::with_capacity(1 << 46)),
+        1 => drop(deeper(number)),
+        _ => {}
+    }
+    std::process::abort()
+}
+
+/// Ends with the stack.
+fn deeper(number: u64) -> u64 {
+    let pad = std::hint::black_box([number; 1_000]);
+    match pad[0] {
+        0 => 0,
+        number => deeper(std::hint::black_box(number)).wrapping_add(pad[999]),
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     plan::{Kind, Plan},
+    publisher::PATIENCE,
     random::Random,
 };
 
@@ -16,6 +17,10 @@ use crate::{
 const NUMBER: &str = "chaos-number";
 /// A header that is only there to be kept.
 const MARK: &str = "chaos-mark";
+/// A type without a handler.
+const UNKNOWN: &str = "nobody.knows";
+/// In the place of the queue: published by a plain client.
+const STRANGE: u64 = 9;
 /// The copy number of what a handler has published.
 const FOLLOW_UP: u64 = 9;
 
@@ -109,6 +114,11 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
+    /// The number of this message of a plain client.
+    pub(crate) fn strange(self, count: u64) -> u64 {
+        ((STRANGE * 100 + self.task) * 10_000 + self.boot) * 10_000_000 + count * 10
+    }
+
     /// The number of this message, or of this copy of it.
     pub(crate) fn number(self, count: u64, copy: u64) -> u64 {
         let queue = self.kind as u64 + 1;
@@ -126,7 +136,7 @@ impl Item {
         let kind = match queue {
             _ if copy == FOLLOW_UP => Kind::Dedup,
             1 => Kind::Plain,
-            2 => Kind::Sessions,
+            2 | STRANGE => Kind::Sessions,
             3 => Kind::Dedup,
             _ => Kind::Requests,
         };
@@ -137,6 +147,9 @@ impl Item {
         }
         let own = Plan::KEYS / Plan::TASKS;
         let (key, seq) = match kind {
+            Kind::Sessions if queue == STRANGE => {
+                (Some(Plan::KEYS + task), boot * 1_000_000 + count)
+            }
             Kind::Sessions => (
                 Some(task * own + count % own),
                 boot * 1_000_000 + count / own,
@@ -151,11 +164,13 @@ impl Item {
         let high = kind == Kind::Plain && random.happens(300);
         let busy = match random.happens(plan.slow.0) {
             true => Duration::from_millis(plan.slow.1),
+            // A reply that comes when nobody waits for it any more.
+            false if kind == Kind::Requests && random.happens(20) => PATIENCE.mul_f64(1.2),
             false => random.millis(plan.busy.0..=plan.busy.1),
         };
         let leads_on = kind == Kind::Plain && random.happens(200);
-        let padding = match random.happens(10) {
-            true => plan.bulk,
+        let padding = match random.happens(plan.bulk.0) {
+            true => plan.bulk.1,
             false => random.below(plan.padding + 1),
         };
         let known = fate != Fate::Unprocessable || random.happens(500);
@@ -181,10 +196,12 @@ impl Item {
             kind,
             key,
             seq,
-            dedup: (kind == Kind::Dedup).then(|| match copy {
-                FOLLOW_UP => number,
-                copy => number - copy,
-            }),
+            dedup: match (kind, copy) {
+                (Kind::Dedup, FOLLOW_UP) => Some(number),
+                (Kind::Dedup, copy) => Some(number - copy),
+                (Kind::Sessions, _) if plan.known_in_sessions => Some(number),
+                _ => None,
+            },
             delay: if delayed { delay } else { Duration::ZERO },
             high,
             fate,
@@ -205,8 +222,8 @@ impl Item {
     pub(crate) fn id(&self) -> String {
         match (self.number % 10, self.dedup) {
             (FOLLOW_UP, _) => derived_id(&format!("m-{}", self.number - FOLLOW_UP), 0).to_string(),
-            (_, Some(dedup)) => format!("d-{dedup}"),
-            (_, None) => format!("m-{}", self.number),
+            (_, Some(dedup)) if self.kind == Kind::Dedup => format!("d-{dedup}"),
+            _ => format!("m-{}", self.number),
         }
     }
 
@@ -226,7 +243,7 @@ impl Item {
     /// The message to publish. One that a handler publishes is given its id by the context.
     pub(crate) fn draft(&self) -> Draft {
         let kind = match (self.kind, self.known) {
-            (_, false) => "nobody.knows",
+            (_, false) => UNKNOWN,
             (Kind::Requests, _) => Question::TYPE,
             _ => Work::TYPE,
         };
@@ -241,6 +258,18 @@ impl Item {
             draft = draft.priority("high");
         }
         draft.id(self.id())
+    }
+
+    /// The message as a plain client sends it.
+    pub(crate) fn envelope(&self) -> Envelope {
+        let kind = if self.known { Work::TYPE } else { UNKNOWN };
+        let mut envelope = Envelope::new(kind, self.body.clone());
+        envelope.id = self.id().into();
+        envelope.content_type = "application/json".into();
+        envelope.key = self.key.map(|key| format!("k-{key}").into());
+        let headers = self.headers().into_iter();
+        envelope.headers = headers.map(|(n, v)| (n.into(), v.into())).collect();
+        envelope
     }
 
     /// Its body, where it can be read as that.

@@ -66,8 +66,8 @@ pub(crate) struct Plan {
     pub(crate) slow: (u64, u64),
     /// How many bytes of padding a message has at most.
     pub(crate) padding: u64,
-    /// How many bytes of padding one of a hundred messages has.
-    pub(crate) bulk: u64,
+    /// How many of a thousand messages have how many bytes of padding instead.
+    pub(crate) bulk: (u64, u64),
     /// How many bytes an error says.
     pub(crate) complaint: u64,
     /// How often a handler may start for a message.
@@ -84,6 +84,10 @@ pub(crate) struct Plan {
     pub(crate) prefetch: u16,
     /// How long an id is known.
     pub(crate) window: Duration,
+    /// Whether the queue with sessions has a dedup window too.
+    pub(crate) known_in_sessions: bool,
+    /// How much memory a process may have resident, in bytes.
+    pub(crate) memory: u64,
 }
 
 /// How many messages are published a second, over all publishers.
@@ -97,6 +101,8 @@ pub(crate) struct Load {
     pub(crate) dedup: u64,
     /// Requests.
     pub(crate) requests: u64,
+    /// By a plain client that knows no partitions, in sessions of its own.
+    pub(crate) strange: u64,
 }
 
 /// How many of a thousand messages do anything but succeed.
@@ -140,6 +146,7 @@ impl Plan {
                 sessions: 200,
                 dedup: 60,
                 requests: 30,
+                strange: 20,
             },
             fates: Fates {
                 fail: 30,
@@ -153,15 +160,17 @@ impl Plan {
             busy: (1, 20),
             slow: (0, 0),
             padding: 1_000,
-            bulk: 20_000,
+            bulk: (10, 20_000),
             complaint: 100,
             max_attempts: 5,
             lock: Duration::from_secs(2),
-            time_limit: Duration::from_secs(1),
+            time_limit: Duration::from_secs(3),
             stop_deadline: Duration::from_secs(2),
             concurrency: 32,
             prefetch: 64,
             window: Duration::from_secs(600),
+            known_in_sessions: seed.is_multiple_of(2),
+            memory: 256 << 20,
         }
     }
 
@@ -240,6 +249,9 @@ impl Kind {
         let queue = Queue::new(self.name());
         match self {
             Self::Plain => queue.lanes(["high", "normal"]),
+            Self::Sessions if plan.known_in_sessions => {
+                queue.sessions(Plan::PARTITIONS).dedup_window(plan.window)
+            }
             Self::Sessions => queue.sessions(Plan::PARTITIONS),
             Self::Dedup => queue.dedup_window(plan.window),
             Self::Requests => queue,

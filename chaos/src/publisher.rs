@@ -14,6 +14,7 @@ use longshore_core::chaos::before_crash;
 use longshore_testing::history::{Answer, Event, Recorder};
 use tokio::{
     signal::unix::{SignalKind, signal},
+    task::JoinHandle,
     time::{Instant, sleep, sleep_until},
 };
 
@@ -23,6 +24,8 @@ use crate::{
     lifeline,
     plan::{HISTORY, Kind, Plan},
     random::Random,
+    raw::Raw,
+    worker,
 };
 
 /// After a publish that was not confirmed.
@@ -32,13 +35,25 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// How often an unknown one is published again.
 const TRIES: usize = 5;
 
+/// What all tasks of a publisher share.
+#[derive(Debug, Clone)]
+pub(crate) struct Publisher {
+    /// What all agree on.
+    pub(crate) plan: Arc<Plan>,
+    /// What happens.
+    pub(crate) history: Arc<Recorder>,
+    /// A client of Longshore.
+    pub(crate) client: Client,
+    /// A plain client.
+    pub(crate) raw: Arc<Raw>,
+}
+
 /// One of the tasks of a publisher.
-#[derive(Clone)]
 struct Task {
-    plan: Arc<Plan>,
-    history: Arc<Recorder>,
-    client: Client,
+    load: Publisher,
     numbers: Numbers,
+    /// It is a plain client.
+    strange: bool,
     queue: Queue,
 }
 
@@ -56,71 +71,87 @@ pub(crate) async fn run(number: usize, boot: u64) -> Result<(), Failure> {
         let victim = std::process::id();
         let _ = last.add(Event::Killed { victim });
     });
-    let client = loop {
-        match plan.connect("chaos-publisher", &plan.url, None).await {
-            Ok(client) => break client,
-            Err(error) => eprintln!("cannot connect: {error}"),
-        }
-        tokio::select! {
-            biased;
-            _ = told.recv() => return Ok(()),
-            () = sleep(Duration::from_millis(200)) => {}
+    let connected = async {
+        let raw = worker::below(&plan).await;
+        loop {
+            match plan.connect("chaos-publisher", &plan.url, None).await {
+                Ok(client) => return (client, raw),
+                Err(error) => eprintln!("cannot connect: {error}"),
+            }
+            sleep(Duration::from_millis(200)).await;
         }
     };
+    let (client, raw) = tokio::select! {
+        biased;
+        _ = told.recv() => return Ok(()),
+        connected = connected => connected,
+    };
+    let raw = Arc::new(raw);
     let stopping = Arc::new(AtomicBool::new(false));
-    let tasks = publish(&plan, &history, &client, number as u64, boot, &stopping);
+    let load = Publisher {
+        plan,
+        history,
+        client: client.clone(),
+        raw: Arc::clone(&raw),
+    };
+    let tasks = load.start(number as u64, boot, &stopping);
     told.recv().await;
     stopping.store(true, Ordering::SeqCst);
     for task in tasks {
         task.await??;
     }
+    raw.close().await;
     client.close().await;
     Ok(())
 }
 
-/// Starts the tasks of one publisher.
-pub(crate) fn publish(
-    plan: &Arc<Plan>,
-    history: &Arc<Recorder>,
-    client: &Client,
-    number: u64,
-    boot: u64,
-    stopping: &Arc<AtomicBool>,
-) -> Vec<tokio::task::JoinHandle<Result<(), Failure>>> {
-    let mut tasks = Vec::new();
-    for kind in Kind::ALL {
-        let rate = match kind {
-            Kind::Plain => plan.load.plain,
-            Kind::Sessions => plan.load.sessions,
-            Kind::Dedup => plan.load.dedup,
-            Kind::Requests => plan.load.requests,
+impl Publisher {
+    /// Starts the tasks of this publisher.
+    pub(crate) fn start(
+        &self,
+        number: u64,
+        boot: u64,
+        stopping: &Arc<AtomicBool>,
+    ) -> Vec<JoinHandle<Result<(), Failure>>> {
+        let load = self.plan.load;
+        // Moving it to its partition and taking it out of the queue are two steps: a crash between
+        // them leaves a second one, which only a window finds out.
+        let strange = match self.plan.known_in_sessions {
+            true => load.strange,
+            false => 0,
         };
-        let Some(pace) = (Plan::TASKS * 1_000_000_000).checked_div(rate) else {
-            continue;
-        };
-        let mine = (0..Plan::TASKS).filter(|task| task % plan.publishers as u64 == number);
-        for task in mine {
-            let task = Task {
-                plan: Arc::clone(plan),
-                history: Arc::clone(history),
-                client: client.clone(),
-                numbers: Numbers {
-                    kind: *kind,
-                    task,
-                    boot,
-                },
-                queue: kind.queue(plan),
+        let rates = [
+            (Kind::Plain, load.plain, false),
+            (Kind::Sessions, load.sessions, false),
+            (Kind::Dedup, load.dedup, false),
+            (Kind::Requests, load.requests, false),
+            (Kind::Sessions, strange, true),
+        ];
+        let mut tasks = Vec::new();
+        for (kind, rate, strange) in rates {
+            let Some(pace) = (Plan::TASKS * 1_000_000_000).checked_div(rate) else {
+                continue;
             };
-            let stopping = Arc::clone(stopping);
-            tasks.push(tokio::spawn(task.run(Duration::from_nanos(pace), stopping)));
+            let publishers = self.plan.publishers as u64;
+            for task in (0..Plan::TASKS).filter(|task| task % publishers == number) {
+                let numbers = Numbers { kind, task, boot };
+                let task = Task {
+                    load: self.clone(),
+                    numbers,
+                    strange,
+                    queue: kind.queue(&self.plan),
+                };
+                let pace = Duration::from_nanos(pace);
+                tasks.push(tokio::spawn(task.run(pace, Arc::clone(stopping))));
+            }
         }
+        tasks
     }
-    tasks
 }
 
 impl Task {
     async fn run(self, pace: Duration, stopping: Arc<AtomicBool>) -> Result<(), Failure> {
-        let mut random = Random::of(self.plan.seed, self.numbers.number(0, 0));
+        let mut random = Random::of(self.load.plan.seed, self.numbers.number(0, 0));
         let mut next = Instant::now() + pace.mul_f64(random.below(1_000) as f64 / 1_000.0);
         for count in 0.. {
             // What an outage has kept from being published is not made up for.
@@ -131,6 +162,15 @@ impl Task {
                 break;
             }
             match self.numbers.kind {
+                _ if self.strange => {
+                    let item = Item::new(&self.load.plan, self.numbers.strange(count));
+                    self.load.history.add(Event::Publish(item.publish()))?;
+                    let raw = &self.load.raw;
+                    let answer = raw.publish(item.kind.name(), item.envelope()).await;
+                    if self.answered(&item, answer)? != Answer::Confirmed {
+                        sleep(PAUSE).await;
+                    }
+                }
                 Kind::Plain | Kind::Sessions => {
                     let item = self.item(count, 0);
                     if self.publish(&item).await? != Answer::Confirmed {
@@ -145,20 +185,29 @@ impl Task {
     }
 
     fn item(&self, count: u64, copy: u64) -> Item {
-        Item::new(&self.plan, self.numbers.number(count, copy))
+        Item::new(&self.load.plan, self.numbers.number(count, copy))
     }
 
     async fn publish(&self, item: &Item) -> Result<Answer, Failure> {
-        self.history.add(Event::Publish(item.publish()))?;
-        let answered = self.client.publish_all(&self.queue, [item.draft()]).await;
-        let answer = match answered.into_iter().next() {
-            Some(Ok(Published::Duplicate)) => Answer::Duplicate,
-            Some(Ok(_)) => Answer::Confirmed,
-            Some(Err(error)) => failed(&error),
-            None => Answer::Unknown,
+        self.load.history.add(Event::Publish(item.publish()))?;
+        let client = &self.load.client;
+        let mut answers = client.publish_all(&self.queue, [item.draft()]).await;
+        let nothing = || Err(Error::new(ErrorKind::Unknown, "no answer"));
+        self.answered(item, answers.pop().unwrap_or_else(nothing))
+    }
+
+    fn answered(
+        &self,
+        item: &Item,
+        answer: longshore::Result<Published>,
+    ) -> Result<Answer, Failure> {
+        let answer = match answer {
+            Ok(Published::Duplicate) => Answer::Duplicate,
+            Ok(_) => Answer::Confirmed,
+            Err(error) => failed(&error),
         };
         let message = item.number;
-        self.history.add(Event::Answered { message, answer })?;
+        self.load.history.add(Event::Answered { message, answer })?;
         Ok(answer)
     }
 
@@ -184,8 +233,8 @@ impl Task {
 
     async fn ask(&self, item: &Item) -> Result<(), Failure> {
         let question: Question = item.read().ok_or("a request can be read")?;
-        self.history.add(Event::Publish(item.publish()))?;
-        let mut ask = self.client.request(&self.queue, &question);
+        self.load.history.add(Event::Publish(item.publish()))?;
+        let mut ask = self.load.client.request(&self.queue, &question);
         for (name, value) in item.headers() {
             ask = ask.header(name, value);
         }
@@ -197,14 +246,14 @@ impl Task {
             _ => None,
         };
         if let Some(what) = wrong {
-            self.history.add(Event::Wrong { message, what })?;
+            self.load.history.add(Event::Wrong { message, what })?;
         }
         let answer = match answered {
             Ok(_) | Err(RequestError::Fault(_) | RequestError::Undecodable(_)) => Answer::Confirmed,
             Err(RequestError::NotSent(error)) => failed(&error),
             Err(_) => Answer::Unknown,
         };
-        self.history.add(Event::Answered { message, answer })?;
+        self.load.history.add(Event::Answered { message, answer })?;
         if answer == Answer::Refused {
             sleep(PAUSE).await;
         }

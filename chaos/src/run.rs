@@ -1,11 +1,13 @@
 //! One run: load and faults, heal, drain, check.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use longshore_core::chaos::CrashPoint;
 use longshore_testing::{
     checker::{Checker, Report, Rule, Rules, Verdict},
     history::{self, Event, Recorder},
@@ -17,6 +19,7 @@ use crate::{
     crew::Tally,
     drain,
     faults::{self, Act, Fault},
+    hindsight,
     plan::{HISTORY, On, Plan},
     scene::Scene,
 };
@@ -25,6 +28,10 @@ use crate::{
 const AGE: Duration = Duration::from_secs(5);
 /// How old they are otherwise.
 const YOUTH: Duration = Duration::from_secs(2);
+/// How long the workers may take to be there. Those that die at a crash point may never be.
+const READY: Duration = Duration::from_secs(10);
+/// How much later than promised a message may start: this machine does everything at once.
+const BUSY: Duration = Duration::from_secs(1);
 /// How long is published on after the last fault.
 const AFTER: Duration = Duration::from_secs(4);
 /// A run of so many seconds must show the whole evidence of its fault.
@@ -84,14 +91,15 @@ pub(crate) async fn run(order: &Order, folder: &Path) -> Result<Outcome, Failure
 
     let mut scene = Scene::open(plan, folder, history).await?;
     let mut broken = Vec::new();
-    load(order, &mut scene).await?;
+    load(order, &mut scene, folder).await?;
     for slot in &scene.crew.publishers {
         slot.stop(Duration::from_secs(30)).await?;
     }
-    if let Err(left) = drain::emptied(&scene.client, &scene.plan).await {
+    if let Err(left) = drain::emptied(&scene).await {
         broken.push(left);
     } else {
         drain::dead_letters(&scene.client, &scene.plan, &scene.history).await?;
+        hindsight::follow_ups(&scene.plan, &folder.join(HISTORY), &scene.history)?;
         scene.history.add(Event::Drained)?;
     }
     for slot in &scene.crew.workers {
@@ -103,9 +111,10 @@ pub(crate) async fn run(order: &Order, folder: &Path) -> Result<Outcome, Failure
     }
     let tally = scene.crew.tally();
     broken.extend(tally.unexpected.iter().cloned());
-    let rules = rules(order, &scene.plan);
+    let plan = scene.plan.clone();
     drop(scene);
-    let mut report = judge(rules, &folder.join(HISTORY))?;
+    let mut report = judge(rules(order, &plan), &folder.join(HISTORY))?;
+    hindsight::states(&plan, &folder.join(HISTORY), &mut report)?;
     lacking(order, &tally, &mut report);
     Ok(Outcome {
         report,
@@ -117,12 +126,20 @@ pub(crate) async fn run(order: &Order, folder: &Path) -> Result<Outcome, Failure
 }
 
 /// Load and faults, until all of it works again.
-async fn load(order: &Order, scene: &mut Scene) -> Result<(), Failure> {
+async fn load(order: &Order, scene: &mut Scene, folder: &Path) -> Result<(), Failure> {
     if let Act::Crash(point) = order.fault.act {
         faults::arm(point, scene);
     }
-    let crew = &scene.crew;
-    for slot in crew.workers.iter().chain(&crew.publishers) {
+    for slot in &scene.crew.workers {
+        slot.want();
+    }
+    // What is late because no worker was there yet is nobody's fault.
+    let all = scene.crew.workers.len();
+    let begun = Instant::now();
+    while ready(&folder.join(HISTORY))? < all && begun.elapsed() < READY {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for slot in &scene.crew.publishers {
         slot.want();
     }
     let young = match order.on {
@@ -155,6 +172,18 @@ async fn load(order: &Order, scene: &mut Scene) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How many workers have been ready.
+fn ready(history: &Path) -> Result<usize, Failure> {
+    let mut ready = BTreeSet::new();
+    for record in history::read(history)? {
+        let record = record?;
+        if record.event == (Event::Health { ready: true }) {
+            ready.insert(record.process);
+        }
+    }
+    Ok(ready.len())
+}
+
 /// What must hold.
 fn rules(order: &Order, plan: &Plan) -> Rules {
     let broker = match order.on {
@@ -164,9 +193,19 @@ fn rules(order: &Order, plan: &Plan) -> Rules {
     let only = faults::all()
         .into_iter()
         .filter(|fault| fault.only_ends_processes);
+    let lateness = broker.lateness.map(|lateness| lateness + BUSY);
+    // One more than of a message that only waits: what was about to start when its process died was
+    // noted, and is not known to have started. There it happens again and again.
+    let stolen_attempts = match order.fault.act {
+        Act::Crash(CrashPoint::StartNoted) => plan.max_attempts,
+        _ => broker.stolen_attempts + 1,
+    };
     Rules {
+        lateness,
+        stolen_attempts,
         max_attempts: plan.max_attempts,
         dedup_window: plan.window,
+        memory: Some(plan.memory),
         processes_only: only.map(|fault| fault.name.to_owned()).collect(),
         ..broker
     }

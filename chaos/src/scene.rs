@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use longshore::Client;
+use longshore::{Client, Draft, Queue};
 use longshore_testing::{
     brokers::{Broker, BrokerKind},
     history::Recorder,
@@ -15,6 +15,9 @@ use crate::{
     plan::{Kind, On, Plan},
     random::Random,
 };
+
+/// A queue nobody looks at.
+pub(crate) const WARM_UP: &str = "warm-up";
 
 /// What a fault may lay hands on: everything but the ledger and the history.
 #[derive(Debug)]
@@ -77,6 +80,11 @@ impl Scene {
         let client = plan.connect("chaos-conductor", &broker.url(), None).await?;
         for kind in Kind::ALL {
             client.declare(&kind.queue(&plan)).await?;
+        }
+        // The first delay of all makes the queues of the ladder, and is late by that.
+        let warm = Draft::raw("warm-up", "text/plain", "").delay(Duration::from_millis(1));
+        for answer in client.publish_all(&Queue::new(WARM_UP), [warm]).await {
+            answer?;
         }
         let may_abort = plan.fates.abort > 0;
         let crew = Crew::new(folder, &history, plan.workers, plan.publishers, may_abort);

@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use crate::{
     crew::{Role, Shared},
     random::Random,
+    worker::TERMINATED,
 };
 
 /// Starts it whenever it is wanted and not there.
@@ -82,7 +83,10 @@ fn ended(shared: &Shared, status: ExitStatus) {
     let mut state = shared.state();
     let process = state.process.take().unwrap_or_default();
     let aborted = status.signal() == Some(Signal::ABORT.as_raw());
-    if !status.success() {
+    let at_point = aborted && state.crash.is_some();
+    let of_message = aborted && shared.may_abort && shared.role == Role::Worker;
+    // Whoever kills says so before, and so does who dies at a crash point or of a message.
+    if !status.success() && !state.doomed && !at_point && !of_message {
         let _ = shared.history.add(Event::Killed { victim: process });
     }
     let mut tally = shared.tally();
@@ -91,10 +95,11 @@ fn ended(shared: &Shared, status: ExitStatus) {
         () if status.success() && (state.asked || shared.role == Role::Redriver) => {
             tally.stops += 1;
         }
-        // It was asked before it listened.
+        // It was asked before it listened, or twice.
         () if state.asked && status.signal() == Some(Signal::TERM.as_raw()) => tally.stops += 1,
-        () if aborted && state.crash.is_some() => tally.crashes += 1,
-        () if aborted && shared.may_abort && shared.role == Role::Worker => tally.aborts += 1,
+        () if state.asked && status.code() == Some(TERMINATED) => tally.stops += 1,
+        () if at_point => tally.crashes += 1,
+        () if of_message => tally.aborts += 1,
         () => {
             let (role, number) = (shared.role.name(), shared.number);
             let text = format!("{role} {number}, process {process}, ended by itself: {status}");

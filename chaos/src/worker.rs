@@ -19,6 +19,8 @@ use crate::{
     item::{Question, Work},
     lifeline,
     plan::{HISTORY, Kind, LEDGER, Plan},
+    publisher::PATIENCE,
+    raw::{Forger, Raw},
 };
 
 /// A broker that is away is asked again after so long.
@@ -26,7 +28,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// How often is looked at health and ownership.
 const LOOK: Duration = Duration::from_millis(100);
 /// The exit code after a second SIGTERM, as shells have it.
-const TERMINATED: i32 = 143;
+pub(crate) const TERMINATED: i32 = 143;
 
 /// Works until it is told to stop.
 ///
@@ -44,6 +46,11 @@ pub(crate) async fn run() -> Result<(), Failure> {
         let _ = last.add(Event::Killed { victim });
     });
     let ledger = connected(LEDGER).await?;
+    let forger = tokio::select! {
+        biased;
+        _ = told.recv() => return Ok(()),
+        raw = below(&plan) => Forger::new(raw),
+    };
     let watched = Arc::clone(&history);
     tokio::spawn(async move { memory(&watched).await });
 
@@ -51,6 +58,7 @@ pub(crate) async fn run() -> Result<(), Failure> {
         dedup: Kind::Dedup.queue(&plan),
         plan: plan.clone(),
         history: Arc::clone(&history),
+        forger,
         ledger,
     });
     let (client, workers) = tokio::select! {
@@ -71,7 +79,7 @@ pub(crate) async fn run() -> Result<(), Failure> {
     tokio::select! {
         biased;
         _ = told.recv() => std::process::exit(TERMINATED),
-        () = client.close() => Ok(()),
+        _ = futures_util::future::join(client.close(), hands.forger.close()) => Ok(()),
     }
 }
 
@@ -95,6 +103,17 @@ pub(crate) async fn connected(path: &str) -> Result<ledger::Client, Failure> {
             Err(error) if begun.elapsed() > Duration::from_secs(10) => return Err(error.into()),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
+    }
+}
+
+/// Connects below the client, as often as it takes.
+pub(crate) async fn below(plan: &Plan) -> Raw {
+    loop {
+        match Raw::connect(plan).await {
+            Ok(raw) => return raw,
+            Err(error) => eprintln!("cannot connect: {error}"),
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 
@@ -135,11 +154,16 @@ fn worker(plan: &Plan, kind: Kind, client: &Client, hands: &Arc<Hands>) -> Worke
             async move { hands.handle(work, cx).await }
         }),
     };
+    let time_limit = match kind {
+        // Some replies come when nobody waits for them any more.
+        Kind::Requests => PATIENCE * 2,
+        _ => plan.time_limit,
+    };
     Worker::new(client, &kind.queue(plan), router)
         .max_attempts(plan.max_attempts)
         .concurrency(plan.concurrency)
         .prefetch(plan.prefetch)
-        .time_limit(plan.time_limit)
+        .time_limit(time_limit)
         .lock(plan.lock)
         .backoff(plan.backoff())
         .stop_deadline(plan.stop_deadline)

@@ -54,13 +54,31 @@ const CRASHES: &[Crash] = &[
         whose: Whose::Publishers,
         ..crash(CrashPoint::PublishSent, "crash-publish-sent", "5", 60)
     },
+    Crash {
+        on: AMQP,
+        ..crash(CrashPoint::LockTaken, "crash-lock-taken", "15", 8)
+    },
+    Crash {
+        on: AMQP,
+        ..crash(CrashPoint::MarkerWritten, "crash-marker-written", "15", 8)
+    },
     crash(CrashPoint::ClaimGranted, "crash-claim-granted", "15", 8),
-    crash(CrashPoint::MarkTaken, "crash-mark-taken", "31", 20),
+    Crash {
+        on: REDIS,
+        ..crash(CrashPoint::TakenOver, "crash-taken-over", "1", 3)
+    },
+    Crash {
+        on: AMQP,
+        ..crash(CrashPoint::MarkTaken, "crash-mark-taken", "31", 20)
+    },
     crash(CrashPoint::StartNoted, "crash-start-noted", "1", 10),
     crash(CrashPoint::OutboxSent, "crash-outbox-sent", "2", 10),
     crash(CrashPoint::ReplySent, "crash-reply-sent", "2", 15),
     crash(CrashPoint::SettleDecided, "crash-settle-decided", "2", 100),
-    crash(CrashPoint::BooksWritten, "crash-books-written", "31", 40),
+    Crash {
+        on: AMQP,
+        ..crash(CrashPoint::BooksWritten, "crash-books-written", "31", 40)
+    },
     Crash {
         on: AMQP,
         ..crash(CrashPoint::CopySent, "crash-copy-sent", "5", 15)
@@ -78,6 +96,10 @@ const CRASHES: &[Crash] = &[
             3,
         )
     },
+    Crash {
+        on: AMQP,
+        ..crash(CrashPoint::SuspectCopied, "crash-suspect-copied", "27", 2)
+    },
     crash(CrashPoint::SettleSent, "crash-settle-sent", "3", 60),
     crash(CrashPoint::Settled, "crash-settled", "3", 60),
     Crash {
@@ -89,11 +111,21 @@ const CRASHES: &[Crash] = &[
         ..crash(CrashPoint::Promoted, "crash-promoted", "6", 20)
     },
     Crash {
+        on: AMQP,
         whose: Whose::Redriver,
         ..crash(CrashPoint::RedriveCopied, "crash-redrive-copied", "6", 5)
     },
     crash(CrashPoint::Forwarded, "crash-forwarded", "1", 10),
     crash(CrashPoint::ClaimDrained, "crash-claim-drained", "15", 4),
+    Crash {
+        on: AMQP,
+        ..crash(
+            CrashPoint::LastMarkerWritten,
+            "crash-last-marker-written",
+            "15",
+            4,
+        )
+    },
 ];
 
 pub(super) fn all() -> Vec<Fault> {
@@ -101,6 +133,12 @@ pub(super) fn all() -> Vec<Fault> {
         .iter()
         .map(|crash| Fault {
             on: crash.on,
+            plan: match crash.point {
+                // A copy that a crash leaves is a second message without a window.
+                CrashPoint::StartNoted => |plan| plan.max_attempts = 12,
+                CrashPoint::Forwarded => |plan| plan.known_in_sessions = true,
+                _ => |_| {},
+            },
             evidence: Evidence {
                 crashes: 3,
                 ..Evidence::default()
@@ -132,12 +170,17 @@ pub(crate) async fn stir(point: CrashPoint, scene: &mut Scene) -> Result<(), Fai
             scene.crew.redriver.want();
             scene.pause(200..=600).await;
         }
-        CrashPoint::ClaimDrained => {
+        CrashPoint::ClaimDrained | CrashPoint::LastMarkerWritten => {
             let worker = scene.any_worker();
             scene.crew.workers[worker].ask_to_stop()?;
             scene.pause(300..=1_000).await;
         }
-        CrashPoint::ClaimGranted | CrashPoint::StartNoted => {
+        CrashPoint::LockTaken
+        | CrashPoint::MarkerWritten
+        | CrashPoint::ClaimGranted
+        | CrashPoint::TakenOver
+        | CrashPoint::SuspectCopied
+        | CrashPoint::StartNoted => {
             let worker = scene.any_worker();
             scene.crew.workers[worker].kill()?;
             scene.pause(500..=1_500).await;

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod mix;
+mod poison;
 mod processes;
 
 use std::ops::RangeInclusive;
@@ -132,7 +133,7 @@ pub(crate) fn all() -> Vec<Fault> {
             Act::Mix,
         )
     };
-    let families = [processes::all(), crashes::all()];
+    let families = [processes::all(), poison::all(), crashes::all()];
     let others = families.into_iter().flatten();
     [none, mix].into_iter().chain(others).collect()
 }

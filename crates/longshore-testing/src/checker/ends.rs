@@ -60,6 +60,8 @@ impl Checker {
         match how {
             Ending::Cancelled => self.cancelled(record, index, &run),
             Ending::Succeeded => self.succeeded(record, index, &run),
+            // Sending may have failed, and then it starts again. Its effect counts.
+            Ending::SucceededIfSent => self.messages[index].handled = true,
             Ending::Refused => {
                 self.completed(record, index, &run);
             }

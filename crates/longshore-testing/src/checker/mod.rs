@@ -149,7 +149,7 @@ impl Checker {
                 let what = format!("message {message}: {what}");
                 self.broken(Rule::Seen, what, [record.clone()]);
             }
-            Event::Health { .. } => {}
+            Event::Health { .. } | Event::Saw { .. } => {}
         }
     }
 

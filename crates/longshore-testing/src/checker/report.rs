@@ -111,8 +111,6 @@ pub enum Rule {
     Corrupt,
     /// No process saw for itself what must not be.
     Seen,
-    /// No process saw for itself what must not be.
-    Wrong,
 }
 
 impl Rule {
@@ -140,7 +138,6 @@ impl Rule {
             Self::Liveness => "liveness",
             Self::Corrupt => "corrupt",
             Self::Seen => "seen",
-            Self::Wrong => "wrong",
         }
     }
 }

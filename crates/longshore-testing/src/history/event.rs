@@ -122,6 +122,13 @@ pub enum Event {
         /// The fencing token.
         token: u64,
     },
+    /// The handler of a session has read its state: which message has left it, `None` where none has.
+    Saw {
+        /// Which message has read it.
+        message: u64,
+        /// Which message has left it.
+        last: Option<u64>,
+    },
     /// A process saw for itself what must not be: a reply that belongs to another request, a state
     /// from the future.
     Wrong {
@@ -203,6 +210,9 @@ pub enum Answer {
 pub enum Ending {
     /// With success.
     Succeeded,
+    /// With success, where it has published something or replied: it counts only once the broker has
+    /// that too.
+    SucceededIfSent,
     /// With an error.
     Failed,
     /// With an error that allows no other attempt.
