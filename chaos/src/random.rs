@@ -13,6 +13,11 @@ impl Random {
         Self(random.draw() ^ which.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
+    /// One that draws for itself from here on.
+    pub(crate) fn split(&mut self) -> Self {
+        Self(self.draw())
+    }
+
     /// The next number.
     pub(crate) fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -109,13 +109,13 @@ pub(crate) async fn run(order: &Order, folder: &Path) -> Result<Outcome, Failure
             slot.kill()?;
         }
     }
-    let tally = scene.crew.tally();
+    let (tally, strikes) = (scene.crew.tally(), scene.strikes);
     broken.extend(tally.unexpected.iter().cloned());
     let plan = scene.plan.clone();
     drop(scene);
     let mut report = judge(rules(order, &plan), &folder.join(HISTORY))?;
     hindsight::states(&plan, &folder.join(HISTORY), &mut report)?;
-    lacking(order, &tally, &mut report);
+    lacking(order, strikes, &tally, &mut report);
     Ok(Outcome {
         report,
         tally,
@@ -220,10 +220,11 @@ fn judge(rules: Rules, history: &Path) -> Result<Report, Failure> {
 }
 
 /// What the run should have seen and did not.
-fn lacking(order: &Order, tally: &Tally, report: &mut Report) {
+fn lacking(order: &Order, strikes: u64, tally: &Tally, report: &mut Report) {
     let wanted = order.fault.evidence;
     let figures = report.figures.clone();
     let all = [
+        ("strikes", wanted.strikes, strikes),
         ("kills", wanted.kills, tally.kills),
         ("deaths at the crash point", wanted.crashes, tally.crashes),
         ("aborts", wanted.aborts, tally.aborts),

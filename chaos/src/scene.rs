@@ -38,6 +38,8 @@ pub(crate) struct Scene {
     pub(crate) crew: Crew,
     /// The conductor's own connection, past the proxy. None of its calls is part of the load.
     pub(crate) client: Client,
+    /// How often a fault was seen to do something.
+    pub(crate) strikes: u64,
 }
 
 /// A store of its own.
@@ -98,6 +100,7 @@ impl Scene {
             store,
             crew,
             client,
+            strikes: 0,
         })
     }
 
@@ -111,6 +114,16 @@ impl Scene {
     pub(crate) fn any_worker(&mut self) -> usize {
         let workers = self.crew.workers.len() as u64;
         usize::try_from(self.random.below(workers)).unwrap_or_default()
+    }
+
+    /// Sets what a Redis can be told while it runs.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub(crate) async fn configure(&self, name: &str, value: &str) -> Result<(), Failure> {
+        let set = ["CONFIG", "SET", name, value];
+        self.broker.redis_command(&set).await?;
+        Ok(())
     }
 
     /// Everything works again: whatever a fault has left behind is undone.

@@ -5,6 +5,7 @@ use crate::{Failure, scene::Scene};
 
 /// In 30 s some seven faults begin.
 pub(super) const EVIDENCE: Evidence = Evidence {
+    strikes: 0,
     kills: 0,
     crashes: 0,
     aborts: 0,

@@ -1,7 +1,9 @@
 //! What is done to a run: one value for each fault, all in one table.
 
+mod broker;
 mod crashes;
 mod mix;
+mod network;
 mod poison;
 mod processes;
 
@@ -66,6 +68,8 @@ pub(crate) enum Act {
 /// How much must have happened for a run of 30 s to count.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Evidence {
+    /// Times the fault was seen to do something.
+    pub(crate) strikes: u64,
     /// Processes killed.
     pub(crate) kills: u64,
     /// Processes that died at a crash point.
@@ -102,6 +106,7 @@ impl Fault {
             only_ends_processes: false,
             ends_broker: false,
             evidence: Evidence {
+                strikes: 0,
                 kills: 0,
                 crashes: 0,
                 aborts: 0,
@@ -133,7 +138,13 @@ pub(crate) fn all() -> Vec<Fault> {
             Act::Mix,
         )
     };
-    let families = [processes::all(), poison::all(), crashes::all()];
+    let families = [
+        processes::all(),
+        poison::all(),
+        crashes::all(),
+        network::all(),
+        broker::all(),
+    ];
     let others = families.into_iter().flatten();
     [none, mix].into_iter().chain(others).collect()
 }

@@ -137,6 +137,11 @@ impl Proxy {
         }
     }
 
+    /// Changes what happens to the bytes of one direction of every connection that is made from now on.
+    pub fn set_new(&self, direction: Direction, flow: Flow) {
+        lock(&self.shared.links).flows[direction as usize] = flow;
+    }
+
     /// Changes what happens to the bytes of both directions.
     pub fn set_both(&self, flow: Flow) {
         self.set(Direction::ToServer, flow);

@@ -109,6 +109,17 @@ async fn one_byte_of_each_connection_is_corrupted() {
 }
 
 #[tokio::test]
+async fn what_is_set_for_new_connections_leaves_the_old_ones_alone() {
+    let proxy = proxy().await;
+    let mut old = client(&proxy).await;
+    proxy.set_new(Direction::ToClient, Flow::Corrupt(0));
+    echo(&mut old, b"whole").await;
+    let mut new = TcpStream::connect(proxy.addr()).await.expect("accepted");
+    new.write_all(b"ab").await.expect("written");
+    expect(&mut new, &[!b'a', b'b']).await;
+}
+
+#[tokio::test]
 async fn one_connection_is_frozen_reset_or_closed_and_the_others_go_on() {
     let proxy = proxy().await;
     let mut streams = [
