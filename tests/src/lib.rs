@@ -2,7 +2,6 @@
 //! service that is started again whenever it dies.
 
 pub mod certificates;
-pub mod history;
 pub mod job;
 pub mod journal;
 pub mod load;

@@ -19,11 +19,21 @@ impl Message for Step {
 }
 
 impl Step {
+    /// The number that names it in a history.
+    pub fn message(&self) -> u64 {
+        (self.key << 32) | self.number
+    }
+
+    /// The key of its session.
+    pub fn session(&self) -> String {
+        format!("key-{}", self.key)
+    }
+
     /// The message that carries it.
     pub fn draft(&self) -> Draft {
         let Self { key, number, .. } = self;
         Draft::new(self)
-            .key(format!("key-{key}"))
+            .key(self.session())
             .id(format!("step-{key}-{number}"))
     }
 }

@@ -9,9 +9,11 @@ use std::{
 };
 
 use longshore::Queue;
-use longshore_testing::brokers;
+use longshore_testing::{
+    brokers,
+    history::{self, Ending, Event, Record},
+};
 use longshore_tests::{
-    history::{self, Happened},
     step::{Step, publish_steps},
     unique,
     waiting::until,
@@ -36,15 +38,36 @@ async fn signal(child: &Child, signal: &str) {
     assert!(sent.unwrap().success());
 }
 
-/// Waits until something has happened to a step in a process, or in any.
-async fn happened(history: &Path, what: &str, number: u64, process: Option<u32>) -> Happened {
+/// Waits until something has happened in a process.
+async fn happened(
+    history: &Path,
+    what: &str,
+    process: Option<u32>,
+    is: impl Fn(&Event) -> bool,
+) -> Record {
     until(what, PATIENCE, async || {
-        let all = history::read(history).ok()?;
-        all.into_iter().find(|h| {
-            h.what == what && h.number == number && process.is_none_or(|p| p == h.process)
-        })
+        let mut all = history::read(history).ok()?.map(Result::unwrap);
+        all.find(|record| Some(record.process) == process && is(&record.event))
     })
     .await
+}
+
+/// Waits until a step has started in a process; its token and attempt.
+async fn started(history: &Path, number: u64, process: Option<u32>) -> (u64, u32) {
+    let is = |event: &Event| matches!(event, Event::Start { message, .. } if *message == number);
+    match happened(history, "a start", process, is).await.event {
+        Event::Start { token, attempt, .. } => (token, attempt),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until a step has ended in a process.
+async fn ended(history: &Path, number: u64, process: Option<u32>, ending: Ending) {
+    let is = |event: &Event| match event {
+        Event::End { message, how, .. } => *message == number && *how == ending,
+        _ => false,
+    };
+    happened(history, &format!("{ending:?}"), process, is).await;
 }
 
 async fn frozen(url: &str, store: &str) {
@@ -61,26 +84,28 @@ async fn frozen(url: &str, store: &str) {
 
     let mut first = worker(url, store, &queue, &history);
     let one = first.id();
-    let lost = happened(&history, "start", 0, one).await;
+    let lost = started(&history, 0, one).await;
     signal(&first, "-STOP").await;
     // Three times the lock of 2 s.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let second = worker(url, store, &queue, &history);
     let two = second.id();
-    let taken = happened(&history, "done", 0, two).await;
-    assert!(taken.token > lost.token, "{lost:?}, {taken:?}");
-    assert!(taken.attempt > lost.attempt, "{lost:?}, {taken:?}");
+    let taken = started(&history, 0, two).await;
+    assert!(taken.0 > lost.0 && taken.1 > lost.1, "{lost:?}, {taken:?}");
+    ended(&history, 0, two, Ending::Succeeded).await;
 
     signal(&first, "-CONT").await;
-    happened(&history, "cancelled", 0, one).await;
+    ended(&history, 0, one, Ending::Cancelled).await;
     // It sets the state and succeeds: neither may count.
-    happened(&history, "done", 0, one).await;
+    ended(&history, 0, one, Ending::Succeeded).await;
     // Once it is gone it has tried whatever it would.
     signal(&first, "-TERM").await;
     assert!(first.wait().await.unwrap().success());
     publish_steps(&client, &queue, &[step(1)]).await.unwrap();
-    let saw = happened(&history, "saw", 1, None).await;
-    assert_eq!(saw.token, u64::from(two.unwrap()), "{saw:?}");
+    ended(&history, 1, two, Ending::Succeeded).await;
+    let mut all = history::read(&history).unwrap().map(Result::unwrap);
+    let wrong = all.find(|record| matches!(record.event, Event::Wrong { .. }));
+    assert_eq!(wrong, None);
 
     until("everything is settled", PATIENCE, async || {
         let stats = client.stats(&queue).await.ok()?;

@@ -1,13 +1,11 @@
 //! A worker that does not let go of its first message when it is cancelled: it notes that it was, and
 //! then sets the state and succeeds all the same.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use longshore::{Connect, Context, HandlerError, Queue, Router, Worker};
-use longshore_tests::{
-    history::{Happened, History},
-    step::Step,
-};
+use longshore_testing::history::{Ending, Event, Recorder};
+use longshore_tests::step::Step;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,7 +13,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [url, store, queue, history] = arguments.as_slice() else {
         return Err("url, store, queue and history are wanted".into());
     };
-    let history = Arc::new(History::open(Path::new(history))?);
+    let history = Arc::new(Recorder::open(history)?);
     let client = Connect::new(url).heartbeat(Duration::from_secs(2));
     let client = match store.as_str() {
         "" => client,
@@ -25,26 +23,33 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let router = Router::new().handle_fn(move |step: Step, cx: Context| {
         let history = Arc::clone(&history);
         async move {
-            let note = |what: &str, token: u64| {
-                history.add(&Happened {
-                    what: what.to_owned(),
-                    key: step.key,
-                    number: step.number,
-                    attempt: cx.attempt(),
-                    token,
-                    process: std::process::id(),
+            let (message, attempt) = (step.number, cx.attempt());
+            let end = |how| {
+                history.add(Event::End {
+                    message,
+                    attempt,
+                    how,
                 })
             };
             let session = cx.session();
             let before = session.state::<u32>().await?.unwrap_or(0);
-            note("start", session.token())?;
-            note("saw", u64::from(before))?;
+            history.add(Event::Start {
+                message,
+                attempt,
+                token: session.token(),
+                lane: None,
+                intact: true,
+            })?;
+            let this = std::process::id();
             if step.number == 0 && cx.attempt() == 1 {
                 cx.cancellation().cancelled().await;
-                note("cancelled", session.token())?;
+                end(Ending::Cancelled)?;
+            } else if step.number > 0 && before != this {
+                let what = format!("the state is of process {before}");
+                history.add(Event::Wrong { message, what })?;
             }
-            session.set_state(&std::process::id())?;
-            note("done", session.token())?;
+            session.set_state(&this)?;
+            end(Ending::Succeeded)?;
             Ok::<_, HandlerError>(())
         }
     });

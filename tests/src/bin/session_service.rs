@@ -1,7 +1,6 @@
 //! A service over a queue with sessions: notes every start and end, fails at random and for good.
 
 use std::{
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,14 +9,12 @@ use std::{
 };
 
 use longshore::{Backoff, Connect, Context, HandlerError, Queue, Router, Worker};
-use longshore_tests::{
-    history::{Happened, History},
-    step::Step,
-};
+use longshore_testing::history::{Ending, Event, Recorder};
+use longshore_tests::step::Step;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let history = Arc::new(History::open(Path::new(&wanted("history")?))?);
+    let history = Arc::new(Recorder::open(wanted("history")?)?);
     let partitions = u16::try_from(number("partitions")?.unwrap_or(16))?;
     let busy = Duration::from_micros(number("busy-us")?.unwrap_or(500));
     let drawn = Arc::new(AtomicU64::new(u64::from(std::process::id())));
@@ -32,25 +29,30 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let history = Arc::clone(&history);
         let luck = luck(&drawn);
         async move {
-            let happened = |what: &str| Happened {
-                what: what.to_owned(),
-                key: step.key,
-                number: step.number,
-                attempt: cx.attempt(),
+            let (message, attempt) = (step.message(), cx.attempt());
+            history.add(Event::Start {
+                message,
+                attempt,
                 token: cx.session().token(),
-                process: std::process::id(),
+                lane: None,
+                intact: cx.key() == Some(&*step.session()),
+            })?;
+            let mut end = End {
+                history,
+                message,
+                attempt,
+                how: Ending::Cancelled,
             };
-            history.add(&happened("start"))?;
-            let _end = End(Arc::clone(&history), happened("end"));
             tokio::select! {
                 biased;
                 () = cx.cancellation().cancelled_owned() => return Err("the lock was lost".into()),
                 () = tokio::time::sleep(busy) => {}
             }
             if step.fails || luck < 2 {
+                end.how = Ending::Failed;
                 return Err("not this time".into());
             }
-            history.add(&happened("done"))?;
+            end.how = Ending::Succeeded;
             Ok::<_, HandlerError>(())
         }
     });
@@ -71,11 +73,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Notes the end of a start also where its future is dropped.
-struct End(Arc<History>, Happened);
+struct End {
+    history: Arc<Recorder>,
+    message: u64,
+    attempt: u32,
+    how: Ending,
+}
 
 impl Drop for End {
     fn drop(&mut self) {
-        let _ = self.0.add(&self.1);
+        let _ = self.history.add(Event::End {
+            message: self.message,
+            attempt: self.attempt,
+            how: self.how,
+        });
     }
 }
 

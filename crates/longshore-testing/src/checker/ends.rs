@@ -34,7 +34,7 @@ impl Checker {
             }
             Effect::Accepted => {
                 self.progress.effect(record);
-                self.move_on(record, index, token);
+                self.keep_accepted(record, index, token);
             }
         }
     }

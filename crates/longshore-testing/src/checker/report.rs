@@ -76,7 +76,7 @@ pub enum Rule {
     Refused,
     /// The messages of a session start in the order of their publishes.
     Order,
-    /// No message of a session starts again after a later one had its effect.
+    /// No message of a session starts again after a later one has started.
     Replay,
     /// The starts of one session, of one id in a dedup window, or of one copy do not overlap, except
     /// with a start that was cancelled, fenced off or killed.
@@ -167,7 +167,7 @@ pub struct Figures {
     pub starts: u64,
     /// Of these, with an attempt number above 1.
     pub redeliveries: u64,
-    /// Starts of a session again after a later message had its effect, where that may be.
+    /// Starts of a session again after a later message, where that may be.
     pub replays: u64,
     /// Effects the ledger accepted.
     pub effects: u64,

@@ -22,7 +22,7 @@ pub struct Rules {
     /// message may run twice. Only with a fault or a kill on record since its publish. Default no.
     pub may_copy: bool,
     /// A broker that dies may forget the acknowledgements it read last, as RabbitMQ does: then
-    /// messages of a session start again after later ones had their effect. Only with a fault on
+    /// messages of a session start again after later ones did. Only with a fault on
     /// record since their last start. Default no.
     pub may_replay: bool,
     /// How many attempts a message may lose to the crashes of processes it only waited in.

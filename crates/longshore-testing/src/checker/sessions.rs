@@ -14,10 +14,9 @@ use crate::history::Record;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) key: u64,
-    /// One more than the largest place of a message that started, and that took effect. What came
-    /// delayed or was redriven has no place.
+    /// One more than the largest place of a message that started. What came delayed or was redriven
+    /// has no place.
     started: u64,
-    effected: u64,
     /// The largest token a start had, and in which process.
     pub(super) token: u64,
     owner: u32,
@@ -38,7 +37,6 @@ impl Sessions {
             self.all.push(Session {
                 key,
                 started: 0,
-                effected: 0,
                 token: 0,
                 owner: 0,
                 accepted: 0,
@@ -89,45 +87,35 @@ impl Checker {
         let message = &self.messages[message];
         let session = &mut self.sessions.all[session];
         let (place, key) = (message.seq + 1, session.key);
-        let (started, effected) = (session.started, session.effected);
+        let started = session.started;
         session.started = started.max(place);
-        match message.last {
-            None if started > place && message.confirmed > 0 => {
-                let later = started - 1;
-                let what = format!(
-                    "number {} of session {key} starts for the first time after number {later}",
-                    message.seq
-                );
-                let published = self.publish_record(message);
-                self.broken(Rule::Order, what, [published, record.clone()]);
-            }
-            Some(last) if effected > place => {
-                if self.rules.may_replay && self.faults.near(last.at) {
-                    self.figures.replays += 1;
-                    return;
-                }
-                let what = format!(
-                    "number {} of session {key} starts again after number {} took effect",
-                    message.seq,
-                    effected - 1
-                );
-                let published = self.publish_record(message);
-                self.broken(Rule::Replay, what, [published, record.clone()]);
-            }
-            _ => {}
+        if started <= place {
+            return;
         }
+        let later = started - 1;
+        let (rule, how) = match message.last {
+            None if message.confirmed > 0 => (Rule::Order, "for the first time"),
+            // Nobody knew when it would be stored.
+            None => return,
+            Some(last) if self.rules.may_replay && self.faults.near(last.at) => {
+                self.figures.replays += 1;
+                return;
+            }
+            Some(_) => (Rule::Replay, "again"),
+        };
+        let seq = message.seq;
+        let what = format!("number {seq} of session {key} starts {how} after number {later}");
+        let published = self.publish_record(message);
+        self.broken(rule, what, [published, record.clone()]);
     }
 
     /// The effect of a message of a session was accepted.
-    pub(super) fn move_on(&mut self, record: &Record, message: usize, token: u64) {
+    pub(super) fn keep_accepted(&mut self, record: &Record, message: usize, token: u64) {
         let message = &self.messages[message];
         let Some(session) = message.session else {
             return;
         };
         let session = &mut self.sessions.all[session as usize];
-        if message.delay.is_zero() && message.redrives == 0 {
-            session.effected = session.effected.max(message.seq + 1);
-        }
         let (accepted, key) = (session.accepted, session.key);
         session.accepted = accepted.max(token);
         if token < accepted {

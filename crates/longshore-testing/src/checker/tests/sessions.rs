@@ -46,10 +46,12 @@ fn a_retry_waits_in_its_place() {
         Rule::Replay,
         &format!("{failed}, run 2 1 token=1, run 1 2 token=1, drained"),
     );
-    // The later one had no effect yet; nobody saw it.
-    legal(&format!(
-        "{failed}, start 2 1 token=1, end 2 1 failed, run 1 2 token=1, run 2 2 token=1, drained"
-    ));
+    illegal(
+        Rule::Replay,
+        &format!(
+            "{failed}, start 2 1 token=1, end 2 1 failed, run 1 2 token=1, run 2 2 token=1, drained"
+        ),
+    );
     // A dead letter has left the order, and redriven it comes last.
     let refused = TWO.replace("1:0", "1:0 refuse");
     legal(&format!(

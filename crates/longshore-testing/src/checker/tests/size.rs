@@ -1,6 +1,8 @@
 //! A long history costs as much for each line as a short one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 use super::*;
 use crate::history::{Effect, Ending, Event, Fate};
@@ -9,7 +11,7 @@ use crate::history::{Effect, Ending, Event, Fate};
 /// 1,000th dies with its process.
 fn observe(messages: u64) -> (Checker, Duration) {
     let mut checker = Checker::new(Rules::default());
-    let begun = Instant::now();
+    let begun = worked();
     let mut at = Duration::ZERO;
     let mut worker = 9;
     let mut tokens = 1;
@@ -76,7 +78,14 @@ fn observe(messages: u64) -> (Checker, Duration) {
             },
         );
     }
-    (checker, begun.elapsed())
+    (checker, worked() - begun)
+}
+
+/// How long this thread has worked: others may be working too.
+fn worked() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).expect("positive");
+    Duration::new(seconds, u32::try_from(time.tv_nsec).expect("positive"))
 }
 
 #[test]
@@ -84,8 +93,8 @@ fn a_million_records_take_twice_as_long_as_half_a_million() {
     let (_, half) = observe(100_000);
     let (checker, whole) = observe(200_000);
     assert!(checker.figures.published + checker.figures.starts > 400_000);
-    assert!(whole < half * 4, "{half:?}, {whole:?}");
-    assert!(whole < Duration::from_secs(60), "{whole:?}");
+    assert!(whole < half * 3, "{half:?}, {whole:?}");
+    assert!(whole < Duration::from_secs(30), "{whole:?}");
     // What has ended is not kept, and what is kept is counted by message, session and id.
     assert!(checker.runs.len() <= 5_000, "{}", checker.runs.len());
     assert_eq!(checker.messages.len(), 200_000);
