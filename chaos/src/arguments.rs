@@ -1,5 +1,7 @@
 //! What the conductor is asked to do.
 
+use std::path::PathBuf;
+
 use crate::{Failure, plan::On};
 
 /// What the conductor is asked to do.
@@ -17,6 +19,8 @@ pub(crate) struct Arguments {
     pub(crate) workers: usize,
     /// So often, with one seed after the other.
     pub(crate) runs: u64,
+    /// Where each run is told to programs.
+    pub(crate) json: Option<PathBuf>,
     /// Only say which faults there are.
     pub(crate) list: bool,
 }
@@ -34,6 +38,7 @@ impl Arguments {
             seed: 1,
             workers: 3,
             runs: 1,
+            json: None,
             list: false,
         };
         let mut words = words.into_iter();
@@ -51,6 +56,7 @@ impl Arguments {
                 "--seed" => read.seed = value()?.parse()?,
                 "--workers" => read.workers = value()?.parse()?,
                 "--runs" => read.runs = value()?.parse()?,
+                "--json" => read.json = Some(value()?.into()),
                 "--list" => read.list = true,
                 _ => return Err(format!("\"{word}\" is no option").into()),
             }

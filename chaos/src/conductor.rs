@@ -10,8 +10,9 @@ use longshore_testing::checker::Verdict;
 use crate::{
     Failure,
     arguments::Arguments,
-    faults, row,
-    run::{self, Order},
+    faults, json, row,
+    run::{self, Order, Outcome},
+    summary::Summary,
 };
 
 /// Runs everything that was asked for.
@@ -40,6 +41,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let folder = folder()?;
     let mut failed = false;
+    let mut summary = Summary::default();
     row::head();
     for on in &arguments.on {
         for fault in &all {
@@ -56,9 +58,17 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                     seed: arguments.seed + turn,
                     workers: arguments.workers,
                 };
-                failed |= one(&order, &folder).await? != Verdict::Passed;
+                let outcome = one(&order, &folder).await?;
+                failed |= outcome.verdict() != Verdict::Passed;
+                summary.add(&order, &outcome);
+                if let Some(file) = &arguments.json {
+                    json::add(file, &order, &outcome)?;
+                }
             }
         }
+    }
+    if arguments.runs > 1 {
+        summary.print();
     }
     Ok(if failed {
         ExitCode::FAILURE
@@ -67,7 +77,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     })
 }
 
-async fn one(order: &Order, folder: &Path) -> Result<Verdict, Failure> {
+async fn one(order: &Order, folder: &Path) -> Result<Outcome, Failure> {
     let name = format!(
         "{}-{}-{}-{}",
         order.on.name(),
@@ -77,12 +87,11 @@ async fn one(order: &Order, folder: &Path) -> Result<Verdict, Failure> {
     );
     let outcome = run::run(order, &folder.join(name)).await?;
     row::row(order, &outcome);
-    let verdict = outcome.verdict();
-    match verdict {
+    match outcome.verdict() {
         Verdict::Passed => std::fs::remove_dir_all(&outcome.folder)?,
         _ => row::why(order, &outcome),
     }
-    Ok(verdict)
+    Ok(outcome)
 }
 
 /// Under the target folder, beside this program.

@@ -42,6 +42,8 @@ impl Role {
 /// What became of the processes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
+    /// Faults struck that the broker or the network felt.
+    pub(crate) strikes: u64,
     /// Killed from outside.
     pub(crate) kills: u64,
     /// Died at a crash point.

@@ -13,7 +13,7 @@ use crate::{
     Failure,
     item::Item,
     plan::{Kind, On, Plan},
-    scene::{Scene, WARM_UP},
+    scene::WARM_UP,
 };
 
 /// How long everything may take to be done.
@@ -27,13 +27,17 @@ const TIMES: u32 = 5;
 ///
 /// # Errors
 /// It takes longer than [`LIMIT`]; says what is left.
-pub(crate) async fn emptied(scene: &Scene) -> Result<(), String> {
+pub(crate) async fn emptied(
+    client: &Client,
+    plan: &Plan,
+    broker: Option<&Broker>,
+) -> Result<(), String> {
     let begun = Instant::now();
     let mut empty = 0;
     loop {
-        let mut left = left(&scene.client, &scene.plan).await;
-        if left.is_empty() && scene.plan.on == On::Amqp {
-            left = unsettled(&scene.broker).await;
+        let mut left = left(client, plan).await;
+        if let (true, On::Amqp, Some(broker)) = (left.is_empty(), plan.on, broker) {
+            left = unsettled(broker).await;
         }
         empty = if left.is_empty() { empty + 1 } else { 0 };
         if empty == TIMES {

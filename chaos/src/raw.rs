@@ -32,7 +32,12 @@ impl Raw {
             On::Redis => longshore_redis::connect(&plan.url, options).await?,
             On::Memory => longshore_memory::connect(&plan.url, options)?,
         };
-        Ok(Self(transport))
+        Ok(Self::on(transport))
+    }
+
+    /// On a connection that is open.
+    pub(crate) fn on(transport: Arc<dyn Transport>) -> Self {
+        Self(transport)
     }
 
     /// Publishes to the queue of this name itself, as a plain client that knows no partitions.

@@ -7,9 +7,8 @@ use std::{
     time::Duration,
 };
 
-use longshore_core::chaos::CrashPoint;
 use longshore_testing::{
-    checker::{Checker, Report, Rule, Rules, Verdict},
+    checker::{Report, Rule, Verdict},
     history::{self, Event, Recorder},
 };
 use tokio::time::Instant;
@@ -19,7 +18,7 @@ use crate::{
     crew::Tally,
     drain,
     faults::{self, Act, Fault},
-    hindsight,
+    hindsight, inside, judge,
     plan::{HISTORY, On, Plan},
     scene::Scene,
 };
@@ -27,16 +26,11 @@ use crate::{
 /// How old the queues of a RabbitMQ are at least when it is ended for the first time.
 const AGE: Duration = Duration::from_secs(5);
 /// How old they are otherwise.
-const YOUTH: Duration = Duration::from_secs(2);
+pub(crate) const YOUTH: Duration = Duration::from_secs(2);
 /// How long the workers may take to be there. Those that die at a crash point may never be.
 const READY: Duration = Duration::from_secs(10);
-/// How much later than promised a message may start: this machine does everything at once.
-const BUSY: Duration = Duration::from_secs(1);
 /// How long is published on after the last fault.
-const AFTER: Duration = Duration::from_secs(4);
-/// A run of so many seconds must show the whole evidence of its fault.
-const WHOLE: u64 = 30;
-
+pub(crate) const AFTER: Duration = Duration::from_secs(4);
 /// What to do.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
@@ -85,22 +79,46 @@ pub(crate) async fn run(order: &Order, folder: &Path) -> Result<Outcome, Failure
     let begun = Instant::now();
     let _ = std::fs::remove_dir_all(folder);
     std::fs::create_dir_all(folder)?;
-    let history = Arc::new(Recorder::open(folder.join(HISTORY))?);
     let mut plan = Plan::new(order.seed, order.on, order.workers);
     (order.fault.plan)(&mut plan);
 
-    let mut scene = Scene::open(plan, folder, history).await?;
+    let (tally, mut broken) = match order.on {
+        On::Memory => inside::run(order, &plan, folder).await?,
+        On::Amqp | On::Redis => outside(order, &plan, folder).await?,
+    };
+    broken.extend(tally.unexpected.iter().cloned());
+    let report = judge::judge(order, &plan, &tally, &folder.join(HISTORY))?;
+    Ok(Outcome {
+        report,
+        tally,
+        broken,
+        took: begun.elapsed(),
+        folder: folder.to_owned(),
+    })
+}
+
+/// With a broker and processes; gives back what became of them, and what broke.
+async fn outside(
+    order: &Order,
+    plan: &Plan,
+    folder: &Path,
+) -> Result<(Tally, Vec<String>), Failure> {
+    let path = folder.join(HISTORY);
+    let history = Arc::new(Recorder::open(&path)?);
+    let mut scene = Scene::open(plan.clone(), folder, history).await?;
     let mut broken = Vec::new();
     load(order, &mut scene, folder).await?;
     for slot in &scene.crew.publishers {
         slot.stop(Duration::from_secs(30)).await?;
     }
-    if let Err(left) = drain::emptied(&scene).await {
-        broken.push(left);
-    } else {
-        drain::dead_letters(&scene.client, &scene.plan, &scene.history).await?;
-        hindsight::follow_ups(&scene.plan, &folder.join(HISTORY), &scene.history)?;
-        scene.history.add(Event::Drained)?;
+    let emptied = drain::emptied(&scene.client, &scene.plan, Some(&scene.broker));
+    match emptied.await {
+        Err(left) => broken.push(left),
+        Ok(()) => {
+            drain::dead_letters(&scene.client, &scene.plan, &scene.history).await?;
+            hindsight::follow_ups(&scene.plan, &path, &scene.history)?;
+            scene.history.add(Event::Drained)?;
+        }
     }
     for slot in &scene.crew.workers {
         let patience = scene.plan.stop_deadline + Duration::from_secs(10);
@@ -109,20 +127,9 @@ pub(crate) async fn run(order: &Order, folder: &Path) -> Result<Outcome, Failure
             slot.kill()?;
         }
     }
-    let (tally, strikes) = (scene.crew.tally(), scene.strikes);
-    broken.extend(tally.unexpected.iter().cloned());
-    let plan = scene.plan.clone();
-    drop(scene);
-    let mut report = judge(rules(order, &plan), &folder.join(HISTORY))?;
-    hindsight::states(&plan, &folder.join(HISTORY), &mut report)?;
-    lacking(order, strikes, &tally, &mut report);
-    Ok(Outcome {
-        report,
-        tally,
-        broken,
-        took: begun.elapsed(),
-        folder: folder.to_owned(),
-    })
+    let mut tally = scene.crew.tally();
+    tally.strikes = scene.strikes;
+    Ok((tally, broken))
 }
 
 /// Load and faults, until all of it works again.
@@ -151,7 +158,7 @@ async fn load(order: &Order, scene: &mut Scene, folder: &Path) -> Result<(), Fai
     let until = Instant::now() + Duration::from_secs(order.seconds);
     let fault = || order.fault.name.to_owned();
     match order.fault.act {
-        Act::Load => tokio::time::sleep_until(until).await,
+        Act::Load | Act::Inside(_) => tokio::time::sleep_until(until).await,
         Act::Crash(point) => {
             scene.history.add(Event::FaultBegins { fault: fault() })?;
             while Instant::now() < until {
@@ -182,67 +189,6 @@ fn ready(history: &Path) -> Result<usize, Failure> {
         }
     }
     Ok(ready.len())
-}
-
-/// What must hold.
-fn rules(order: &Order, plan: &Plan) -> Rules {
-    let broker = match order.on {
-        On::Amqp => Rules::rabbitmq(),
-        On::Redis | On::Memory => Rules::default(),
-    };
-    let only = faults::all()
-        .into_iter()
-        .filter(|fault| fault.only_ends_processes);
-    let lateness = broker.lateness.map(|lateness| lateness + BUSY);
-    // One more than of a message that only waits: what was about to start when its process died was
-    // noted, and is not known to have started. There it happens again and again.
-    let stolen_attempts = match order.fault.act {
-        Act::Crash(CrashPoint::StartNoted) => plan.max_attempts,
-        _ => broker.stolen_attempts + 1,
-    };
-    Rules {
-        lateness,
-        stolen_attempts,
-        max_attempts: plan.max_attempts,
-        dedup_window: plan.window,
-        memory: Some(plan.memory),
-        processes_only: only.map(|fault| fault.name.to_owned()).collect(),
-        ..broker
-    }
-}
-
-fn judge(rules: Rules, history: &Path) -> Result<Report, Failure> {
-    let mut checker = Checker::new(rules);
-    for record in history::read(history)? {
-        checker.observe(&record?);
-    }
-    Ok(checker.finish())
-}
-
-/// What the run should have seen and did not.
-fn lacking(order: &Order, strikes: u64, tally: &Tally, report: &mut Report) {
-    let wanted = order.fault.evidence;
-    let figures = report.figures.clone();
-    let all = [
-        ("strikes", wanted.strikes, strikes),
-        ("kills", wanted.kills, tally.kills),
-        ("deaths at the crash point", wanted.crashes, tally.crashes),
-        ("aborts", wanted.aborts, tally.aborts),
-        ("stops", wanted.stops, tally.stops),
-        ("redeliveries", wanted.redeliveries, figures.redeliveries),
-        ("unknown publishes", wanted.unknown, figures.unknown),
-        (
-            "changes of owner",
-            wanted.owner_changes,
-            figures.owner_changes,
-        ),
-    ];
-    for (what, wanted, seen) in all {
-        let wanted = (wanted * order.seconds).div_ceil(WHOLE);
-        if seen < wanted {
-            report.missing.push(format!("{what}: {seen} of {wanted}"));
-        }
-    }
 }
 
 /// How the broken rules are named in one cell of a table.

@@ -2,31 +2,26 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use longshore::{Client, Context, Health, Router, Worker, WorkerHandle};
+use longshore::Client;
 use longshore_core::chaos::before_crash;
 use longshore_testing::{
     history::{Event, Recorder},
     ledger,
 };
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
     time::Instant,
 };
 
 use crate::{
     Failure,
     handler::Hands,
-    item::{Question, Work},
     lifeline,
     plan::{HISTORY, Kind, LEDGER, Plan},
-    publisher::PATIENCE,
     raw::{Forger, Raw},
+    service::{AGAIN, Service},
 };
 
-/// A broker that is away is asked again after so long.
-const AGAIN: Duration = Duration::from_millis(200);
-/// How often is looked at health and ownership.
-const LOOK: Duration = Duration::from_millis(100);
 /// The exit code after a second SIGTERM, as shells have it.
 pub(crate) const TERMINATED: i32 = 143;
 
@@ -61,25 +56,27 @@ pub(crate) async fn run() -> Result<(), Failure> {
         forger,
         ledger,
     });
-    let (client, workers) = tokio::select! {
+    let started = async {
+        let client = connect(&plan).await;
+        let service = Service::start(&client, &hands).await;
+        (client, service)
+    };
+    let (client, service) = tokio::select! {
         biased;
         _ = told.recv() => return Ok(()),
-        started = start(&plan, &hands) => started,
+        started = started => started,
     };
-    watch(&workers, &history, &mut told).await?;
+    service.watch(Box::pin(told.recv())).await?;
 
-    let within = plan.stop_deadline;
-    history.add(Event::StopBegins { within })?;
-    let stopping = futures_util::future::join_all(workers.into_iter().map(|(_, w)| w.stop()));
+    let over = async {
+        service.stop().await?;
+        futures_util::future::join(client.close(), hands.forger.close()).await;
+        Ok(())
+    };
     tokio::select! {
         biased;
         _ = told.recv() => std::process::exit(TERMINATED),
-        _ = stopping => history.add(Event::StopEnds)?,
-    }
-    tokio::select! {
-        biased;
-        _ = told.recv() => std::process::exit(TERMINATED),
-        _ = futures_util::future::join(client.close(), hands.forger.close()) => Ok(()),
+        over = over => over,
     }
 }
 
@@ -117,99 +114,20 @@ pub(crate) async fn below(plan: &Plan) -> Raw {
     }
 }
 
-/// Starts a worker for each queue, as often as it takes.
-pub(crate) async fn start(plan: &Plan, hands: &Arc<Hands>) -> (Client, Vec<(Kind, WorkerHandle)>) {
-    let client = loop {
-        match plan
-            .connect("chaos-worker", &plan.url, plan.store.as_deref())
-            .await
-        {
-            Ok(client) => break client,
+/// Connects, as often as it takes.
+async fn connect(plan: &Plan) -> Client {
+    loop {
+        let store = plan.store.as_deref();
+        match plan.connect("chaos-worker", &plan.url, store).await {
+            Ok(client) => return client,
             Err(error) => eprintln!("cannot connect: {error}"),
         }
         tokio::time::sleep(AGAIN).await;
-    };
-    let mut workers = Vec::new();
-    for kind in Kind::ALL {
-        loop {
-            match worker(plan, *kind, &client, hands).start().await {
-                Ok(handle) => break workers.push((*kind, handle)),
-                Err(error) => eprintln!("{} cannot be started: {error}", kind.name()),
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-    }
-    (client, workers)
-}
-
-fn worker(plan: &Plan, kind: Kind, client: &Client, hands: &Arc<Hands>) -> Worker {
-    let hands = Arc::clone(hands);
-    let router = match kind {
-        Kind::Requests => Router::new().handle_fn(move |question: Question, cx: Context| {
-            let hands = Arc::clone(&hands);
-            async move { hands.answer(question, cx).await }
-        }),
-        _ => Router::new().handle_fn(move |work: Work, cx: Context| {
-            let hands = Arc::clone(&hands);
-            async move { hands.handle(work, cx).await }
-        }),
-    };
-    let time_limit = match kind {
-        // Some replies come when nobody waits for them any more.
-        Kind::Requests => PATIENCE * 2,
-        _ => plan.time_limit,
-    };
-    Worker::new(client, &kind.queue(plan), router)
-        .max_attempts(plan.max_attempts)
-        .concurrency(plan.concurrency)
-        .prefetch(plan.prefetch)
-        .time_limit(time_limit)
-        .lock(plan.lock)
-        .backoff(plan.backoff())
-        .stop_deadline(plan.stop_deadline)
-}
-
-/// Notes what changes, until the worker is told to stop.
-async fn watch(
-    workers: &[(Kind, WorkerHandle)],
-    history: &Recorder,
-    told: &mut Signal,
-) -> Result<(), Failure> {
-    let mut was = None;
-    let mut owned = std::collections::BTreeMap::new();
-    loop {
-        let mut ready = true;
-        for (kind, worker) in workers {
-            if let Health::NotReady(why) = worker.health() {
-                ready = false;
-                if was != Some(false) {
-                    eprintln!("{} is not ready: {why}", kind.name());
-                }
-            }
-            for partition in worker.figures().partitions {
-                if owned.insert(partition.index, partition.token) != Some(partition.token) {
-                    let (of, index) = (Plan::PARTITIONS, partition.index);
-                    history.add(Event::Owns {
-                        partition: format!("{}.s{of}.{index:02}", kind.name()),
-                        token: partition.token,
-                    })?;
-                }
-            }
-        }
-        if was != Some(ready) {
-            was = Some(ready);
-            history.add(Event::Health { ready })?;
-        }
-        tokio::select! {
-            biased;
-            _ = told.recv() => return Ok(()),
-            () = tokio::time::sleep(LOOK) => {}
-        }
     }
 }
 
 /// Notes the resident memory of this process once a second.
-async fn memory(history: &Recorder) {
+pub(crate) async fn memory(history: &Recorder) {
     loop {
         if let Some(resident) = resident() {
             let _ = history.add(Event::Memory { resident });

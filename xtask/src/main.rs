@@ -26,9 +26,12 @@ Usage: cargo xtask <command>
         Provides the same brokers, prints their URLs and runs until Ctrl-C.
   bench [--broker amqp|redis|memory]… [--messages N] [--rounds N] [--mode consume|publish|latency]… [--only TEXT]…
         Runs Longshore beside raw client loops that do the same work, in release mode, and prints a table.
-  chaos [--broker amqp|redis]… [--fault NAME]… [--seconds S] [--seed N] [--workers W] [--runs N] [--list]
+  chaos [--broker amqp|redis]… [--fault NAME]… [--seconds S] [--seed N] [--workers W] [--runs N]
+        [--json FILE] [--list]
         Puts processes under load, breaks things, heals them, waits until all is done, and checks that every
         promise held. Its brokers are private ones.
+        `--fault all` is each after the other, `mix` (the default) one after the other in one run; `--json` adds
+        a line a run.
 
 Brokers are taken from LONGSHORE_TEST_AMQP_URL and LONGSHORE_TEST_REDIS_URL where they are set, else from
 `docker compose` where an engine answers, else they are private processes from installed binaries, which

@@ -2,6 +2,7 @@
 
 mod broker;
 mod crashes;
+mod locks;
 mod mix;
 mod network;
 mod poison;
@@ -17,6 +18,7 @@ use longshore_testing::history::Event;
 
 use crate::{
     Failure,
+    inside::Inside,
     plan::{On, Plan},
     scene::Scene,
 };
@@ -52,6 +54,9 @@ pub(crate) struct Fault {
 /// Breaks something once, for a while, and mends it.
 pub(crate) type Once = for<'a> fn(&'a mut Scene) -> BoxFuture<'a, Result<(), Failure>>;
 
+/// Breaks something once inside one process.
+pub(crate) type InsideOnce = for<'a> fn(&'a mut Inside) -> BoxFuture<'a, Result<(), Failure>>;
+
 /// What a fault does.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Act {
@@ -59,6 +64,8 @@ pub(crate) enum Act {
     Load,
     /// Breaks something once, for a while, and mends it.
     Once(Once),
+    /// The same inside one process.
+    Inside(InsideOnce),
     /// Processes that pass this point die there.
     Crash(CrashPoint),
     /// One of the others after the other.
@@ -141,6 +148,7 @@ pub(crate) fn all() -> Vec<Fault> {
     let families = [
         processes::all(),
         poison::all(),
+        locks::all(),
         crashes::all(),
         network::all(),
         broker::all(),
@@ -160,7 +168,7 @@ pub(crate) fn strike<'a>(
     let name = || fault.name.to_owned();
     let broken = async move {
         match fault.act {
-            Act::Load => return Ok(()),
+            Act::Load | Act::Inside(_) => return Ok(()),
             // Its faults are struck one by one.
             Act::Mix => return mix::strike(scene).await,
             Act::Once(_) | Act::Crash(_) => {}
@@ -169,7 +177,7 @@ pub(crate) fn strike<'a>(
         match fault.act {
             Act::Once(act) => act(scene).await?,
             Act::Crash(point) => crashes::strike(point, scene).await?,
-            Act::Load | Act::Mix => {}
+            Act::Load | Act::Mix | Act::Inside(_) => {}
         }
         Ok(scene.history.add(Event::FaultEnds { fault: name() })?)
     };

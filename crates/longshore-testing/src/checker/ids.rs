@@ -63,7 +63,11 @@ impl Checker {
         let before = self.ids.all[id].running.replace(name);
         // The ids of a session are its own, and it has looked already.
         if let (Some(before), None) = (before, session) {
-            self.overlap(before, record);
+            // What was sent back runs whatever the window says.
+            let redriven = |name: Name| self.messages[name.message].redrives > 0;
+            if !redriven(before) && !redriven(name) {
+                self.overlap(before, record);
+            }
         }
         let window = self.rules.dedup_window;
         let message = &self.messages[name.message];

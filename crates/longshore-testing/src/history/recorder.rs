@@ -22,8 +22,16 @@ impl Recorder {
     /// # Errors
     /// What the file system says.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        Self::open_as(path, std::process::id())
+    }
+
+    /// Opens the file, or creates it, for one of several parts of this process that stand for
+    /// processes of their own.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open_as(path: impl AsRef<Path>, process: u32) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
-        let process = std::process::id();
         Ok(Self { file, process })
     }
 

@@ -68,6 +68,17 @@ fn every_publish_that_may_have_happened_and_every_redrive_has_its_own_attempts()
 }
 
 #[test]
+fn what_publishes_on_may_start_again_after_its_success_and_counts_as_handled() {
+    let sent = "pub 1, ok 1, start 1 1, end 1 1 sends";
+    legal(&format!("{sent}, drained"));
+    legal(&format!("{sent}, start 1 2, end 1 2 sends, drained"));
+    illegal(
+        Rule::Repeated,
+        "pub 1, ok 1, start 1 1, end 1 1 succeeded, start 1 2, end 1 2 sends, drained",
+    );
+}
+
+#[test]
 fn a_crash_may_leave_a_copy_where_the_rules_say_so() {
     let copied = "pub 1 fail=1, ok 1, start 1 1, end 1 1 failed, kill 9, #8 start 1 2, #7 start 1 2, \
                   #8 end 1 2 succeeded, #7 end 1 2 succeeded, drained";

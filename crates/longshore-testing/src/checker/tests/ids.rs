@@ -90,4 +90,9 @@ fn what_is_redriven_runs_whatever_the_window_says() {
         "pub 1 id=7 refuse, ok 1, start 1 1, end 1 1 refused, pub 2 id=7, ok 2, run 2 1, redriven 1, \
          run 1 1, drained",
     );
+    let both = "pub 1 id=7 refuse, ok 1, start 1 1, end 1 1 refused, pub 2 id=7 refuse, ok 2, start 2 1, \
+                end 2 1 refused";
+    let together = "start 1 1, start 2 1, end 1 1 refused, dead 1 permanent 1, end 2 1 refused, \
+                    dead 2 permanent 1, drained";
+    legal(&format!("{both}, redriven 1, redriven 2, {together}"));
 }

@@ -144,6 +144,7 @@ fn fate(words: &[&str]) -> Fate {
 fn ending(word: &str) -> Ending {
     match word {
         "succeeded" => Ending::Succeeded,
+        "sends" => Ending::SucceededIfSent,
         "failed" => Ending::Failed,
         "refused" => Ending::Refused,
         "panicked" => Ending::Panicked,
