@@ -20,7 +20,7 @@ impl Checker {
         for index in 0..self.messages.len() {
             let message = &self.messages[index];
             let happened = message.attempts.highest() > 0 || message.dead > 0 || message.left;
-            if message.stored() == 0 && message.redrives == 0 && happened {
+            if message.stored() == 0 && happened {
                 let what = format!("message {} was not stored, so it was said", message.number);
                 let published = self.publish_record(message);
                 self.broken(Rule::Refused, what, [published]);

@@ -72,10 +72,6 @@ impl Checker {
     fn worn_out(&self, index: usize, reason: &str) -> Option<(Rule, String)> {
         let message = &self.messages[index];
         let rules = &self.rules;
-        // It is still there: the redrive did not come to pass. Or one of several copies.
-        if message.redrives > 0 && message.starts == 0 {
-            return None;
-        }
         let innocent = message.innocent(rules.max_attempts);
         let rule = match innocent {
             true => Rule::Innocent,
@@ -89,7 +85,7 @@ impl Checker {
             let excused = nobody_knows && self.faults.disturbed(message.published);
             return (!excused).then(|| (Rule::Innocent, "it never started".to_owned()));
         };
-        if message.copies() == 1 && starts + rules.stolen_attempts < rules.max_attempts {
+        if starts + rules.stolen_attempts < rules.max_attempts {
             return Some((rule, format!("after {starts} starts")));
         }
         let copied = message.copies() > 1 || self.may_be_copied(message.published);
@@ -113,7 +109,6 @@ impl Checker {
         };
         let message = &mut self.messages[index];
         message.redrives += 1;
-        message.starts = 0;
         message.dead = 0;
         message.handled = false;
         message.fresh = true;

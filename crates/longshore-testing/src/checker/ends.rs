@@ -129,10 +129,7 @@ impl Checker {
         let until = run.overlapped.as_deref().map_or(run.at, |newer| newer.at);
         let lost = self.faults.between(run.at, until);
         let lost = lost && (message.session.is_none() || run.outgrown());
-        let copied = message.session.is_none()
-            && message.id.is_none()
-            && self.may_be_copied(message.published);
-        run.overlapped.is_none() || run.stale || lost || copied
+        run.overlapped.is_none() || run.stale || lost
     }
 
     fn overlapped(&mut self, at: Duration, index: usize, run: &Run) {

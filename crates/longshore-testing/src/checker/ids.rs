@@ -116,10 +116,16 @@ impl Checker {
         }
         let Some(done) = message.done else { return };
         let published = message.published;
-        if !self.may_be_unsettled(&done) && !self.may_be_copied(published) {
+        // Of several copies, nobody knows which one this is.
+        let several = message.copies() > 1;
+        let unsettled = match several {
+            true => self.faults.near(published),
+            false => self.may_be_unsettled(&done),
+        };
+        if !unsettled && !self.may_be_copied(published) {
             let what = format!("message {} starts after it was completed", message.number);
             let records = vec![self.publish_record(message), record.clone()];
-            let unless = match self.rules.may_copy {
+            let unless = match self.rules.may_copy || several {
                 true => Unless::AnyKilled { since: published },
                 false => unsettled_by_death(&done),
             };

@@ -28,7 +28,6 @@ pub(super) struct Message {
     pub(super) duplicates: u16,
     pub(super) redrives: u16,
     pub(super) attempts: Attempts,
-    /// Since the last redrive, and those of an owner that was one no more left out.
     pub(super) starts: u16,
     /// Ended with success or a refusal for good, and not explained as unsettled.
     pub(super) finals: u16,

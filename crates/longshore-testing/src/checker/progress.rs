@@ -25,8 +25,6 @@ impl Progress {
 
     pub(super) fn healed(&mut self, record: &Record) {
         self.healed = Some(record.clone());
-        self.first = None;
-        self.drained = None;
     }
 
     pub(super) fn effect(&mut self, record: &Record) {

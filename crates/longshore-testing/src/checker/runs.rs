@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{faults::Faults, findings::NOTICE};
 use crate::history::{Event, Record};
 
 /// One start of a message, by its place among the messages.
@@ -48,17 +47,14 @@ impl Run {
     }
 }
 
-/// As many as handlers run, and those that died with their process until their message starts again.
+/// message starts again.
 #[derive(Debug, Default)]
 pub(super) struct Runs(BTreeMap<usize, Vec<Run>>);
 
 impl Runs {
-    /// Adds one, and forgets those of its message that died a while ago.
-    pub(super) fn begin(&mut self, message: usize, run: Run, faults: &Faults) {
-        let runs = self.0.entry(message).or_default();
-        let long_ago = run.at.checked_sub(NOTICE);
-        runs.retain(|run| !long_ago.is_some_and(|then| faults.killed_by(run.process, then)));
-        runs.push(run);
+    /// Adds one.
+    pub(super) fn begin(&mut self, message: usize, run: Run) {
+        self.0.entry(message).or_default().push(run);
     }
 
     /// Takes one out.

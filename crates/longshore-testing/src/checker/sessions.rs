@@ -140,9 +140,6 @@ impl Checker {
     /// Something started while `older` had not ended: so it must turn out to be dead, cancelled or
     /// fenced off.
     pub(super) fn overlap(&mut self, older: Name, newer: &Record) {
-        if self.faults.killed(older.process) {
-            return;
-        }
         if let Some(run) = self.runs.get_mut(older) {
             run.overlapped
                 .get_or_insert_with(|| Box::new(newer.clone()));

@@ -50,7 +50,7 @@ impl Checker {
             stale: false,
             overlapped: None,
         };
-        self.runs.begin(index, run, &self.faults);
+        self.runs.begin(index, run);
         if !fenced {
             let message = &mut self.messages[index];
             message.fresh = false;
@@ -69,10 +69,10 @@ impl Checker {
         let message = &mut self.messages[index];
         let (number, published) = (message.number, message.published);
         let (highest, times) = (message.attempts.highest(), message.attempts.add(attempt));
-        message.starts += u16::from(!fenced);
+        message.starts += 1;
         let (starts, copies) = (u32::from(message.starts), message.copies());
         let since = message.last.map_or(published, |last| last.at);
-        let (fresh, redriven) = (message.fresh, message.redrives > 0);
+        let fresh = message.fresh;
         let wrong = |rule, what| Violation::new(rule, what, vec![record.clone()]);
 
         if attempt == 0 || attempt > self.rules.max_attempts {
@@ -90,7 +90,7 @@ impl Checker {
         } else if fresh && attempt > 1 + stolen {
             let what = format!("message {number} was redriven and starts with attempt {attempt}");
             self.findings.add(wrong(Rule::Attempts, what));
-        } else if copies < 2 && !redriven && !fenced && attempt > starts + stolen {
+        } else if copies < 2 && attempt > starts + stolen {
             let what = format!("message {number} has had {attempt} attempts in {starts} starts");
             self.findings.add(wrong(Rule::Innocent, what));
         }

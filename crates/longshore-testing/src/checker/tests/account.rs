@@ -55,6 +55,10 @@ fn what_was_refused_is_not_handled() {
     illegal(Rule::Refused, "pub 1, run 1 1, refused 1, drained");
     illegal(
         Rule::Refused,
+        "pub 1, refused 1, run 1 1, kill 9, #8 start 1 2, kill 8, #7 run 1 3, drained",
+    );
+    illegal(
+        Rule::Refused,
         "pub 1 unprocessable, refused 1, dead 1 hostile 0, drained",
     );
     illegal(Rule::Refused, "pub 1 id=1, duplicate 1, run 1 1, drained");

@@ -138,6 +138,21 @@ fn what_was_completed_starts_again_only_after_a_crash_or_a_fault() {
         Rule::Repeated,
         "fault cut, fixed cut, @20000 pub 1, ok 1, run 1 1, #8 run 1 2, drained",
     );
+    illegal(
+        Rule::Repeated,
+        "pub 1, ok 1, run 1 1, @9000 fault cut, #8 run 1 2, drained",
+    );
+    // It is one completion that did not count.
+    let failing = "start 1 2, end 1 2 failed, start 1 3, end 1 3 failed, run 1 4, drained";
+    let report = report_of(
+        Rules::default(),
+        &format!("pub 1, ok 1, run 1 1, {failing}"),
+    );
+    assert_eq!(report.violations.len(), 1, "{:?}", report.violations);
+    // Of two copies each may be completed, and each may be the one that was not settled.
+    let both = "pub 1, unknown 1, pub 1, ok 1, run 1 1, #8 run 1 1";
+    legal(&format!("{both}, kill 9, #7 run 1 2, drained"));
+    illegal(Rule::Repeated, &format!("{both}, #7 run 1 2, drained"));
     // A fault that only ends processes excuses nothing by itself.
     let rules = Rules {
         processes_only: ["crashes".to_owned()].into(),

@@ -92,6 +92,14 @@ fn the_innocent_are_dead_by_their_own_starts_only() {
     legal(&format!(
         "{crashing}, #5 run 1 5, kill 5, dead 1 crashed 5, drained"
     ));
+    legal(&format!(
+        "{crashing}, fault cut, #5 run 1 5, dead 1 crashed 5, drained"
+    ));
+    // Sent back, it is owed again, although it took effect once.
+    illegal(
+        Rule::Lost,
+        &format!("{crashing}, #5 run 1 5, kill 5, dead 1 crashed 5, redriven 1, drained"),
+    );
 }
 
 #[test]

@@ -57,6 +57,16 @@ fn after_the_last_fault_things_go_on_and_come_to_an_end() {
 }
 
 #[test]
+fn a_fault_that_follows_another_leaves_no_time_to_recover_from_that() {
+    let faults = "pub 1, ok 1, fault a, fixed a, fault b, @5000 fixed b, @5200 run 1 1, drained";
+    let figures = report_of(Rules::default(), faults).figures;
+    assert_eq!(figures.recovery, Duration::from_millis(200));
+    let between = faults.replace("@5000 fixed b, ", "");
+    let figures = report_of(Rules::default(), &between).figures;
+    assert_eq!(figures.recovery, Duration::ZERO);
+}
+
+#[test]
 fn figures_count_what_happened() {
     let figures = report_of(
         Rules::default(),

@@ -88,6 +88,11 @@ fn one_message_of_a_session_runs_at_a_time() {
         Rule::Overlap,
         &format!("{beside}, fault cut, end 1 1 succeeded, drained"),
     );
+    // A fault that takes a session away gives it another token.
+    illegal(
+        Rule::Overlap,
+        &format!("fault cut, {beside}, end 1 1 succeeded, drained"),
+    );
     // The key and its retry, and different keys.
     illegal(
         Rule::Overlap,
@@ -109,6 +114,9 @@ fn a_start_that_was_killed_cancelled_or_fenced_off_is_no_overlap() {
     ));
     legal(&format!(
         "{TWO}, start 1 1 token=1, {taken}, kill 9, drained"
+    ));
+    legal(&format!(
+        "{TWO}, start 1 1 token=1, {taken}, effect 1 token=1 stale, end 1 1 failed, drained"
     ));
     legal(&format!(
         "{TWO}, kill 9, start 1 1 token=1, {taken}, drained"
@@ -145,6 +153,10 @@ fn an_owner_that_is_one_no_more_may_start_what_it_holds_but_not_complete_it() {
     );
     let late = second.replace("start", "@30000 start");
     illegal(Rule::Fencing, &format!("{moved}, {late}, {done}, drained"));
+    illegal(
+        Rule::Lost,
+        "pub 1 key=1:0, ok 1, start 1 1 token=1, effect 1 token=1 stale, end 1 1 succeeded, drained",
+    );
     // The new owner dies, and the old one has completed it.
     illegal(Rule::Lost, &format!("{moved}, {second}, kill 8, drained"));
     let accepted = second.replace(" stale", "");
