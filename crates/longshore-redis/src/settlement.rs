@@ -33,6 +33,8 @@ struct Job {
     ours: bool,
     /// It was sent before, and no answer came.
     tried: bool,
+    /// It is acknowledged, and the server would not delete it.
+    undeleted: bool,
     answer: Option<Result<()>>,
 }
 
@@ -73,6 +75,7 @@ fn job(lane: &Lane, settlement: Settlement) -> Job {
         certain_until: Duration::ZERO,
         ours: false,
         tried: false,
+        undeleted: false,
         answer: None,
         settlement,
     };
@@ -117,6 +120,7 @@ async fn round(lane: &Lane, jobs: &mut [Job], limit: Duration) -> Result<()> {
     for job in jobs.iter_mut().filter(open) {
         let marked = usize::from(job.settlement.mark.is_some());
         match job.settlement.verdict {
+            Verdict::Complete if job.undeleted => fast.push(job),
             Verdict::Complete if marked == 0 && job.certain_until > soon && !job.tried => {
                 fast.push(job);
             }
@@ -166,10 +170,17 @@ async fn round(lane: &Lane, jobs: &mut [Job], limit: Duration) -> Result<()> {
     let mut next = || replies.next().unwrap_or(Value::Nil);
     let mut outcome = Outcome::default();
     if !fast.is_empty() {
-        let _deleted = next();
+        let deleted = next();
         let acknowledged = next();
+        let refused = matches!(deleted, Value::ServerError(_));
         let count = int(&acknowledged);
         for job in fast {
+            if refused {
+                // One of the two was done without the other: an entry that nobody gets and nobody removes.
+                (job.tried, job.undeleted) = (true, true);
+                outcome.answer(job, deleted.clone());
+                continue;
+            }
             // Fewer than asked: with certain locks that means that the queue itself is gone.
             let answer = if count == Some(0) {
                 Value::Int(-1)

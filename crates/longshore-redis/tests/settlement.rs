@@ -37,6 +37,28 @@ async fn what_is_published_is_received_in_order_and_gone_once_completed() {
     );
 }
 
+/// Found by inverting a byte of a pipeline: `XDEL` was refused, `XACK` was done, and both counted as done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_completion_whose_entry_may_not_be_deleted_is_no_completion() {
+    let server = Server::start(&[]).await;
+    let transport = server.connect().await;
+    let mut consumer = Consumer::new(&transport, subscription("q", 8, LOCK)).await;
+    publish(&transport, "q", ["a".to_owned(), "b".to_owned()]).await;
+    let got = consumer.receive(2).await;
+    let completions = || {
+        got.iter()
+            .map(|d| Settlement::complete(d.receipt, d.attempt))
+            .collect()
+    };
+    server.query::<String>("ACL SETUSER default -xdel");
+    for answer in consumer.settler.settle(completions()).await {
+        assert_eq!(answer.unwrap_err().error.kind(), ErrorKind::Denied);
+    }
+    server.query::<String>("ACL SETUSER default +xdel");
+    consumer.settler.settle(completions()).await;
+    assert_eq!(server.query::<u64>("XLEN ls:{q}:stream"), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_counts_on_and_a_dead_letter_is_listed_and_redriven() {
     let server = Server::start(&[]).await;
