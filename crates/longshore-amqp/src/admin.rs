@@ -14,11 +14,12 @@ use longshore_core::{
     Admin, Clock, DeadLetter, Declare, Defect, Envelope, Error, ErrorKind, Limits, Name, Part,
     Reason, Result, Stats, Text, Topology, chaos::CrashPoint, partition_of,
 };
+use tokio::sync::Mutex;
 
 use crate::{
     convert::{Arrived, Native, arrived, short},
     copy::{obituary, restored},
-    dead_letters::{Found, Reader},
+    dead_letters::{Found, Reader, connect},
     headers,
     link::Link,
     names,
@@ -27,7 +28,7 @@ use crate::{
     prepared::is_missing,
     publisher::{Letter, Publisher},
     reply_rule::ReplyRule,
-    session::Dialer,
+    session::{Dialer, Session},
     topology::numbers,
 };
 
@@ -39,6 +40,9 @@ pub(crate) struct AmqpAdmin {
     pub(crate) copies: Arc<Publisher>,
     pub(crate) replies: ReplyRule,
     pub(crate) clock: Arc<dyn Clock>,
+    /// A connection of its own, once there is something to look for: what is missing uses up a channel
+    /// of it, see [`Session::channel`].
+    pub(crate) looking: Mutex<Option<Arc<Session>>>,
 }
 
 /// Bodies listed at a time, together.
@@ -52,12 +56,33 @@ impl AmqpAdmin {
         (found.id, read)
     }
 
+    /// The connection to look for queues on.
+    async fn looking(&self) -> Result<Arc<Session>> {
+        // Waits where the broker is away, and knows whether the client was closed.
+        self.publishing.session().await?;
+        let mut looking = self.looking.lock().await;
+        let good = |session: &&Arc<Session>| session.is_live() && !session.is_worn();
+        if let Some(session) = looking.as_ref().filter(good) {
+            return Ok(session.clone());
+        }
+        let session = Arc::new(connect(&self.dialer).await?);
+        *looking = Some(session.clone());
+        Ok(session)
+    }
+
+    /// Ends the connection it looked on.
+    pub(crate) async fn close(&self, within: Duration) {
+        if let Some(session) = self.looking.lock().await.take() {
+            session.close(within).await;
+        }
+    }
+
     /// How many partitions a queue has; 0 without sessions.
     async fn partitions(&self, queue: &Name) -> Result<u16> {
         if let Some(partitions) = self.parts.partitions(queue) {
             return Ok(partitions);
         }
-        let session = self.publishing.session().await?;
+        let session = self.looking().await?;
         let found = numbers(&session, queue).await?;
         let in_use = |figures: &[Figures]| figures.iter().any(|f| f.ready + f.consumers > 0);
         let used: Vec<u16> = found
@@ -270,7 +295,7 @@ impl Admin for AmqpAdmin {
     /// Of the plain queue, its partitions, and the lanes this client has declared, consumed or
     /// published to.
     async fn stats(&self, queue: &Name) -> Result<Stats> {
-        let session = self.publishing.session().await?;
+        let session = self.looking().await?;
         let figures = async |name: &str| {
             declare_queue(&session, name, FieldTable::default(), Declare::Verify).await
         };

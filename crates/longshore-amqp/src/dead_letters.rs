@@ -216,7 +216,8 @@ impl Reader {
     }
 }
 
-async fn connect(dialer: &Dialer) -> Result<Session> {
+/// A connection of an operator, to whichever host lets one in.
+pub(crate) async fn connect(dialer: &Dialer) -> Result<Session> {
     let mut refusal = None;
     for host in &dialer.address.hosts {
         match dialer.dial(host, "admin", LIMITS, Some(ROOM)).await {

@@ -60,6 +60,19 @@ pub(crate) fn is_locked(error: &lapin::Error) -> bool {
     }
 }
 
+/// Whether the broker has closed a channel, and the connection goes on.
+pub(crate) fn is_of_a_channel(error: &lapin::Error) -> bool {
+    match error.kind() {
+        LapinKind::ProtocolError(error) => matches!(error.kind(), AMQPErrorKind::Soft(_)),
+        _ => false,
+    }
+}
+
+/// Whether every channel of the connection is taken.
+pub(crate) fn is_full(error: &lapin::Error) -> bool {
+    matches!(error.kind(), LapinKind::ChannelsLimitReached)
+}
+
 /// The text of a `channel.close` or `connection.close`, where that is what happened.
 pub(crate) fn reply_text(error: &lapin::Error) -> Option<String> {
     match error.kind() {

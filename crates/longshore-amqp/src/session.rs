@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,7 +22,7 @@ use tokio::{net::TcpStream, sync::watch, time::timeout};
 
 use crate::{
     address::{Address, Host},
-    error::{late, told},
+    error::{is_full, is_of_a_channel, late, told},
     guard::{FRAME_MAX, Guarded, PLACEHOLDER, Server, Watch, Wire},
     runtime::Kit,
     tls::Tls,
@@ -51,6 +51,10 @@ pub(crate) struct Session {
     pub(crate) watch: Arc<Watch>,
     connection: Connection,
     blocked: watch::Sender<bool>,
+    /// Channels it was asked for.
+    asked: AtomicU32,
+    /// Those whose number is of no use any more.
+    spoiled: AtomicU32,
 }
 
 static EPOCHS: AtomicU64 = AtomicU64::new(1);
@@ -74,12 +78,40 @@ impl Session {
         self.blocked.subscribe()
     }
 
+    /// Whether enough channels were opened that one whose number was used before may soon be next.
+    pub(crate) fn is_worn(&self) -> bool {
+        let half = u32::from(self.connection.configuration().channel_max() / 2);
+        self.asked.load(Ordering::Relaxed) > half
+    }
+
+    /// Once the broker has closed a channel, lapin (4.12) lets no later one of its number be opened: it
+    /// fails with the old error and keeps the number. The next one is tried then, and a connection that
+    /// has lost half of its numbers by that is given up when they run out.
+    ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] where the connection has gone.
     pub(crate) async fn channel(&self) -> Result<Channel> {
-        match timeout(SETUP, self.connection.create_channel()).await {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let opened = async {
+            loop {
+                match self.connection.create_channel().await {
+                    Err(error) if is_of_a_channel(&error) => {
+                        self.spoiled.fetch_add(1, Ordering::Relaxed);
+                    }
+                    opened => break opened,
+                }
+            }
+        };
+        match timeout(SETUP, opened).await {
             Ok(Ok(channel)) => Ok(channel),
-            Ok(Err(error)) => Err(told("opening a channel", &error)),
+            Ok(Err(error)) => {
+                let half = u32::from(self.connection.configuration().channel_max() / 2);
+                if is_full(&error) && self.spoiled.load(Ordering::Relaxed) >= half {
+                    tracing::info!("a connection whose channels are used up is made anew");
+                    self.watch.cut();
+                }
+                Err(told("opening a channel", &error))
+            }
             Err(_) => Err(Error::new(
                 ErrorKind::Unavailable,
                 "opening a channel: the broker did not answer in time",
@@ -171,6 +203,8 @@ impl Dialer {
                     watch,
                     connection,
                     blocked: watch::Sender::new(false),
+                    asked: AtomicU32::new(0),
+                    spoiled: AtomicU32::new(0),
                 })
             }
             Ok(Err(error)) => Err(error),

@@ -76,7 +76,8 @@ pub(crate) struct AmqpTransport {
 /// says nothing the options do.
 ///
 /// Two connections are kept up from then on, one to publish and one to consume, because a broker
-/// short of memory stops reading from whoever publishes. Must be called on a tokio runtime.
+/// short of memory stops reading from whoever publishes; the operator's side opens others as it needs
+/// them. Must be called on a tokio runtime.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] for the address, [`ErrorKind::Denied`] for credentials, vhost or
@@ -135,6 +136,7 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
             copies: copies.clone(),
             replies: replies.clone(),
             clock: options.clock.clone(),
+            looking: Default::default(),
         },
         copies,
         publishing,
@@ -362,6 +364,7 @@ impl Transport for AmqpTransport {
             self.consuming.close(within),
             self.publishing.close(within),
             self.direct.close(within),
+            self.admin.close(within),
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use longshore_core::{ConnectOptions, ErrorKind};
+use longshore_core::{ConnectOptions, Declare, ErrorKind};
 use longshore_testing::brokers::{self, Broker, BrokerKind, TlsFiles};
 
 use crate::rig::{Rig, body};
@@ -128,4 +128,42 @@ async fn connections_carry_the_given_name_and_their_duty() {
         .await
         .expect("a list");
     assert!(!list.contains("127.0.0.1"), "{list}");
+}
+
+/// A channel that the broker has closed costs lapin its number for the life of the connection, and what
+/// is looked for and missing closes one: eight of nine numbers of partitions, each time. After 170 looks
+/// no channel could be opened any more.
+#[tokio::test]
+async fn looking_at_a_queue_again_and_again_uses_up_nothing() {
+    let rig = Rig::new().await;
+    for turn in 0..300 {
+        let looked = rig.transport.admin().stats(rig.queue()).await;
+        assert!(looked.is_ok(), "turn {turn}: {looked:?}");
+    }
+    rig.publish(["still"]).await;
+    let mut taker = rig.subscribe().await;
+    let delivery = taker.one().await;
+    assert_eq!(body(&delivery), "still");
+    taker.complete(vec![delivery]).await;
+}
+
+/// As above: what is declared looks for what must not be there.
+#[tokio::test]
+async fn declaring_sessions_again_and_again_goes_on() {
+    let rig = Rig::new().await;
+    let mut topology = rig.topology.clone();
+    topology.partitions = 2;
+    let mut failed = 0;
+    for _ in 0..300 {
+        match rig.transport.declare(&topology, Declare::Create).await {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+                failed += 1;
+            }
+        }
+    }
+    assert!(failed <= 2, "{failed}");
+    rig.publish(["still"]).await;
+    assert_eq!(body(&rig.subscribe().await.one().await), "still");
 }
