@@ -42,6 +42,8 @@ impl Role {
 /// What became of the processes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
+    /// How often a process was kept from running.
+    pub(crate) stalls: u64,
     /// Faults struck that the broker or the network felt.
     pub(crate) strikes: u64,
     /// Killed from outside.

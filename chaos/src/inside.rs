@@ -31,6 +31,7 @@ use crate::{
     raw::{Forger, Raw},
     run::{AFTER, Order, YOUTH},
     service::Service,
+    stall,
     worker::{connected, memory},
 };
 
@@ -76,6 +77,8 @@ pub(crate) async fn run(
     let ledger = tokio::spawn(ledger::serve(socket.clone(), Recorder::open(&path)?));
     let watched = Arc::clone(&history);
     let memory = tokio::spawn(async move { memory(&watched).await });
+    let watched = Arc::clone(&history);
+    let stalls = tokio::spawn(async move { stall::watch(&watched).await });
     let mut inside = Inside {
         broker: MemoryBroker::new(&ConnectOptions::default()),
         random: Random::of(plan.seed, u64::MAX),
@@ -132,6 +135,7 @@ pub(crate) async fn run(
     }
     ledger.abort();
     memory.abort();
+    stalls.abort();
     std::fs::remove_file(socket)?;
     Ok((inside.tally, broken))
 }

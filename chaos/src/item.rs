@@ -158,7 +158,10 @@ impl Item {
         };
         // What handlers publish is typed, and so can always be read.
         let readable = copy == FOLLOW_UP || kind == Kind::Requests;
-        let fate = fate(plan, readable, &mut random);
+        let fate = match fate(plan, readable, &mut random) {
+            Fate::Hang if !plan.is_early(kind, count) => Fate::Succeed,
+            fate => fate,
+        };
         let delayed = kind == Kind::Plain && random.happens(200);
         let delay = random.millis(0..=5_000);
         let high = kind == Kind::Plain && random.happens(300);

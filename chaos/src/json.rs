@@ -36,6 +36,7 @@ pub(crate) fn add(file: &Path, order: &Order, outcome: &Outcome) -> Result<(), F
         "crashes": tally.crashes,
         "aborts": tally.aborts,
         "stops": tally.stops,
+        "stalls": tally.stalls,
         "faults": figures.faults,
         "published": figures.published,
         "confirmed": figures.confirmed,

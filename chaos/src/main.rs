@@ -25,6 +25,7 @@ mod run;
 mod scene;
 mod service;
 mod slot;
+mod stall;
 mod summary;
 mod worker;
 

@@ -46,6 +46,8 @@ impl On {
 pub(crate) struct Plan {
     /// What everything is drawn from.
     pub(crate) seed: u64,
+    /// For how many seconds faults are struck.
+    pub(crate) seconds: u64,
     /// The broker.
     pub(crate) on: On,
     /// Where clients connect: to the proxy before the broker.
@@ -133,9 +135,10 @@ impl Plan {
     pub(crate) const TASKS: u64 = 10;
 
     /// The plan of a quiet day.
-    pub(crate) fn new(seed: u64, on: On, workers: usize) -> Self {
+    pub(crate) fn new(seed: u64, on: On, seconds: u64, workers: usize) -> Self {
         Self {
             seed,
+            seconds,
             on,
             url: String::new(),
             store: None,
@@ -172,6 +175,18 @@ impl Plan {
             known_in_sessions: seed.is_multiple_of(2),
             memory: 256 << 20,
         }
+    }
+
+    /// Whether this message of a task is published in the first half of the run: only then may it
+    /// hang, because all its attempts take their time and everybody waits for them at the end.
+    pub(crate) fn is_early(&self, kind: Kind, count: u64) -> bool {
+        let rate = match kind {
+            Kind::Plain => self.load.plain,
+            Kind::Sessions => self.load.sessions,
+            Kind::Dedup => self.load.dedup,
+            Kind::Requests => self.load.requests,
+        };
+        count * Self::TASKS < rate * self.seconds / 2
     }
 
     /// Writes it into the folder of a run.

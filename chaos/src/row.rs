@@ -8,7 +8,7 @@ const MOST: usize = 10;
 /// Prints the head of the table.
 pub(crate) fn head() {
     println!(
-        "{:6} {:26} {:>6} {:>4} {:>7} {:>7} {:>6} {:>7} {:>6} {:>5} {:>5} {:>6} {:>7} {:>7} verdict",
+        "{:6} {:26} {:>6} {:>4} {:>7} {:>7} {:>6} {:>7} {:>6} {:>5} {:>5} {:>6} {:>7} {:>7} {:>6} verdict",
         "broker",
         "fault",
         "seed",
@@ -22,7 +22,8 @@ pub(crate) fn head() {
         "died",
         "owners",
         "recov.",
-        "drain"
+        "drain",
+        "stalls"
     );
 }
 
@@ -39,7 +40,7 @@ pub(crate) fn row(order: &Order, outcome: &Outcome) {
         Verdict::Failed => format!("FAILED: {}", broken_rules(&outcome.report)),
     };
     println!(
-        "{:6} {:26} {:>6} {:>4.0} {:>7} {:>7} {:>6} {:>7} {:>6} {:>5} {:>5} {:>6} {:>7.1} {:>7} {verdict}",
+        "{:6} {:26} {:>6} {:>4.0} {:>7} {:>7} {:>6} {:>7} {:>6} {:>5} {:>5} {:>6} {:>7.1} {:>7} {:>6} {verdict}",
         order.on.name(),
         order.fault.name,
         order.seed,
@@ -54,6 +55,7 @@ pub(crate) fn row(order: &Order, outcome: &Outcome) {
         figures.owner_changes,
         figures.recovery.as_secs_f64(),
         drain,
+        outcome.tally.stalls,
     );
 }
 

@@ -21,6 +21,7 @@ use crate::{
     hindsight, inside, judge,
     plan::{HISTORY, On, Plan},
     scene::Scene,
+    stall,
 };
 
 /// How old the queues of a RabbitMQ are at least when it is ended for the first time.
@@ -79,14 +80,15 @@ pub(crate) async fn run(order: &Order, folder: &Path) -> Result<Outcome, Failure
     let begun = Instant::now();
     let _ = std::fs::remove_dir_all(folder);
     std::fs::create_dir_all(folder)?;
-    let mut plan = Plan::new(order.seed, order.on, order.workers);
+    let mut plan = Plan::new(order.seed, order.on, order.seconds, order.workers);
     (order.fault.plan)(&mut plan);
 
-    let (tally, mut broken) = match order.on {
+    let (mut tally, mut broken) = match order.on {
         On::Memory => inside::run(order, &plan, folder).await?,
         On::Amqp | On::Redis => outside(order, &plan, folder).await?,
     };
     broken.extend(tally.unexpected.iter().cloned());
+    tally.stalls = stall::count(&folder.join(HISTORY))?;
     let report = judge::judge(order, &plan, &tally, &folder.join(HISTORY))?;
     Ok(Outcome {
         report,
@@ -105,6 +107,9 @@ async fn outside(
 ) -> Result<(Tally, Vec<String>), Failure> {
     let path = folder.join(HISTORY);
     let history = Arc::new(Recorder::open(&path)?);
+    // All proxies run in this process.
+    let watched = Arc::clone(&history);
+    let stalls = tokio::spawn(async move { stall::watch(&watched).await });
     let mut scene = Scene::open(plan.clone(), folder, history).await?;
     let mut broken = Vec::new();
     load(order, &mut scene, folder).await?;
@@ -129,6 +134,7 @@ async fn outside(
     }
     let mut tally = scene.crew.tally();
     tally.strikes = scene.strikes;
+    stalls.abort();
     Ok((tally, broken))
 }
 

@@ -20,6 +20,7 @@ use crate::{
     plan::{HISTORY, Kind, LEDGER, Plan},
     raw::{Forger, Raw},
     service::{AGAIN, Service},
+    stall,
 };
 
 /// The exit code after a second SIGTERM, as shells have it.
@@ -48,6 +49,8 @@ pub(crate) async fn run() -> Result<(), Failure> {
     };
     let watched = Arc::clone(&history);
     tokio::spawn(async move { memory(&watched).await });
+    let watched = Arc::clone(&history);
+    tokio::spawn(async move { stall::watch(&watched).await });
 
     let hands = Arc::new(Hands {
         dedup: Kind::Dedup.queue(&plan),

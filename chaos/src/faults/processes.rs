@@ -55,7 +55,10 @@ pub(super) fn all() -> Vec<Fault> {
             )
         },
         Fault {
-            plan: |plan| plan.slow = (20, 4_000),
+            plan: |plan| {
+                plan.slow = (20, 2_500);
+                plan.stop_deadline = Duration::from_secs(1);
+            },
             evidence: Evidence {
                 stops: 8,
                 owner_changes: 5,

@@ -40,8 +40,16 @@ impl Recorder {
     /// # Errors
     /// What the file system says.
     pub fn add(&self, event: Event) -> io::Result<()> {
+        self.add_at(now(), event)
+    }
+
+    /// Adds what happened at this time and is only known now.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn add_at(&self, at: Duration, event: Event) -> io::Result<()> {
         let record = Record {
-            at: now(),
+            at,
             process: self.process,
             event,
         };
