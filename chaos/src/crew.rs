@@ -106,6 +106,11 @@ impl Slot {
         self.shared.state().process
     }
 
+    /// What its processes write to their standard error.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.shared.log()
+    }
+
     /// Starts it, and again whenever it ends.
     pub(crate) fn want(&self) {
         self.shared.state().wanted = true;
@@ -175,6 +180,11 @@ impl Drop for Slot {
 }
 
 impl Shared {
+    pub(crate) fn log(&self) -> PathBuf {
+        let name = format!("{}-{}.log", self.role.name(), self.number);
+        self.folder.join(name)
+    }
+
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -32,6 +32,7 @@ mod worker;
 use std::process::ExitCode;
 
 use longshore_testing::{history::Recorder, ledger};
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     arguments::Arguments,
@@ -47,6 +48,12 @@ fn main() -> ExitCode {
     let number = |index: usize| words.get(index).and_then(|word| word.parse().ok());
     let slot = usize::try_from(number(1).unwrap_or(0)).unwrap_or_default();
     let boot = number(2).unwrap_or(1);
+    if matches!(
+        words.first().map(String::as_str),
+        Some("worker" | "publisher")
+    ) {
+        log();
+    }
     let done = match words.first().map(String::as_str) {
         Some("worker") => runtime(true).and_then(|on| on.block_on(worker::run())),
         Some("publisher") => runtime(true).and_then(|on| on.block_on(publisher::run(slot, boot))),
@@ -64,6 +71,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What a process has to say stands in its log. lapin calls every closed channel an error.
+fn log() {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new("warn,lapin=off"))
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 fn conduct(mut words: Vec<String>) -> Result<ExitCode, Failure> {

@@ -135,6 +135,7 @@ async fn outside(
     let mut tally = scene.crew.tally();
     tally.strikes = scene.strikes;
     stalls.abort();
+    broken.append(&mut scene.broken);
     Ok((tally, broken))
 }
 

@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use longshore::{Client, Draft, Queue};
+use tokio::time::Instant;
 use longshore_testing::{
     brokers::{Broker, BrokerKind},
     history::Recorder,
@@ -18,6 +19,9 @@ use crate::{
 
 /// A queue nobody looks at.
 pub(crate) const WARM_UP: &str = "warm-up";
+
+/// How long a machine with much else to do may take to make so many queues.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a fault may lay hands on: everything but the ledger and the history.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(crate) struct Scene {
     pub(crate) client: Client,
     /// How often a fault was seen to do something.
     pub(crate) strikes: u64,
+    /// What a fault saw that must not be, and no history shows.
+    pub(crate) broken: Vec<String>,
 }
 
 /// A store of its own.
@@ -80,13 +86,11 @@ impl Scene {
         };
         plan.write(folder)?;
         let client = plan.connect("chaos-conductor", &broker.url(), None).await?;
-        for kind in Kind::ALL {
-            client.declare(&kind.queue(&plan)).await?;
-        }
-        // The first delay of all makes the queues of the ladder, and is late by that.
-        let warm = Draft::raw("warm-up", "text/plain", "").delay(Duration::from_millis(1));
-        for answer in client.publish_all(&Queue::new(WARM_UP), [warm]).await {
-            answer?;
+        let begun = Instant::now();
+        while let Err(error) = prepare(&client, &plan).await {
+            if begun.elapsed() > PATIENCE {
+                return Err(error.into());
+            }
         }
         let may_abort = plan.fates.abort > 0;
         let crew = Crew::new(folder, &history, plan.workers, plan.publishers, may_abort);
@@ -101,6 +105,7 @@ impl Scene {
             crew,
             client,
             strikes: 0,
+            broken: Vec::new(),
         })
     }
 
@@ -141,4 +146,14 @@ impl Scene {
         }
         self.crew.disarm()
     }
+}
+
+async fn prepare(client: &Client, plan: &Plan) -> longshore::Result<()> {
+    for kind in Kind::ALL {
+        client.declare(&kind.queue(plan)).await?;
+    }
+    // The first delay of all makes the queues of the ladder, and is late by that.
+    let warm = Draft::raw("warm-up", "text/plain", "").delay(Duration::from_millis(1));
+    let answers = client.publish_all(&Queue::new(WARM_UP), [warm]).await;
+    answers.into_iter().try_for_each(|answer| answer.map(drop))
 }

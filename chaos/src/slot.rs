@@ -47,11 +47,10 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 }
 
 fn spawn(shared: &Shared) -> io::Result<Child> {
-    let log = format!("{}-{}.log", shared.role.name(), shared.number);
     let log = OpenOptions::new()
         .create(true)
         .append(true)
-        .open(shared.folder.join(log))?;
+        .open(shared.log())?;
     let mut state = shared.state();
     state.boots += 1;
     let mut command = Command::new(std::env::current_exe()?);

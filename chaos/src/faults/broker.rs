@@ -58,6 +58,30 @@ pub(super) fn all() -> Vec<Fault> {
                 1,
             )
         },
+        Fault {
+            on: AMQP,
+            ..fault(
+                (
+                    "kill-store",
+                    "8",
+                    "kill -9 of the store beside RabbitMQ, up again after up to 5 s",
+                ),
+                |scene| kill_store(scene).boxed(),
+                2,
+            )
+        },
+        Fault {
+            on: AMQP,
+            ..fault(
+                (
+                    "freeze-store",
+                    "14",
+                    "SIGSTOP of the store beside RabbitMQ for 3 s",
+                ),
+                |scene| freeze_store(scene).boxed(),
+                3,
+            )
+        },
         fault(
             (
                 "close-connections",
@@ -167,6 +191,29 @@ async fn freeze(scene: &mut Scene, time: Duration) -> Result<(), Failure> {
     scene.broker.freeze().await?;
     sleep(time).await;
     scene.broker.thaw().await?;
+    scene.strikes += 1;
+    Ok(())
+}
+
+async fn kill_store(scene: &mut Scene) -> Result<(), Failure> {
+    let down = scene.random.millis(0..=5_000);
+    let Some(store) = &mut scene.store else {
+        return Ok(());
+    };
+    store.broker.kill().await?;
+    sleep(down).await;
+    store.broker.start_again().await?;
+    scene.strikes += 1;
+    Ok(())
+}
+
+async fn freeze_store(scene: &mut Scene) -> Result<(), Failure> {
+    let Some(store) = &mut scene.store else {
+        return Ok(());
+    };
+    store.broker.freeze().await?;
+    sleep(Duration::from_secs(3)).await;
+    store.broker.thaw().await?;
     scene.strikes += 1;
     Ok(())
 }

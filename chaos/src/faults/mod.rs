@@ -2,9 +2,11 @@
 
 mod broker;
 mod crashes;
+mod disk;
 mod locks;
 mod mix;
 mod network;
+mod operator;
 mod poison;
 mod processes;
 
@@ -152,6 +154,8 @@ pub(crate) fn all() -> Vec<Fault> {
         crashes::all(),
         network::all(),
         broker::all(),
+        operator::all(),
+        disk::all(),
     ];
     let others = families.into_iter().flatten();
     [none, mix].into_iter().chain(others).collect()
