@@ -3,12 +3,12 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use longshore::{Client, Draft, Queue};
-use tokio::time::Instant;
 use longshore_testing::{
     brokers::{Broker, BrokerKind},
     history::Recorder,
     proxy::Proxy,
 };
+use tokio::time::Instant;
 
 use crate::{
     Failure,
