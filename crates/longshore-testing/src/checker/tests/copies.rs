@@ -153,6 +153,9 @@ fn what_was_completed_starts_again_only_after_a_crash_or_a_fault() {
     let both = "pub 1, unknown 1, pub 1, ok 1, run 1 1, #8 run 1 1";
     legal(&format!("{both}, kill 9, #7 run 1 2, drained"));
     illegal(Rule::Repeated, &format!("{both}, #7 run 1 2, drained"));
+    legal(&format!(
+        "fault cut, {both}, fixed cut, #7 run 1 2, drained"
+    ));
     // A fault that only ends processes excuses nothing by itself.
     let rules = Rules {
         processes_only: ["crashes".to_owned()].into(),

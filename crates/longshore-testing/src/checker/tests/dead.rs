@@ -150,6 +150,8 @@ fn a_dead_letter_is_there_once_for_each_copy() {
 fn what_was_redriven_is_owed_again() {
     let dead = format!("pub 1 always, ok 1, {FAILING}, dead 1 exhausted 5, redriven 1");
     illegal(Rule::Lost, &format!("{dead}, drained"));
+    let unknown = dead.replace("ok 1", "unknown 1");
+    illegal(Rule::Lost, &format!("{unknown}, drained"));
     legal(&format!("{dead}, run 1 1, drained"));
     legal(&format!("{dead}, {FAILING}, dead 1 exhausted 5, drained"));
     // The redrive did not come to pass.
