@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use longshore_core::{Claim, ConnectOptions, ErrorKind, Name, Transport};
+use longshore_core::{Claim, ConnectOptions, ErrorKind, Name, Receipt, Transport};
 
 use crate::{state::Shared, transport::MemoryTransport};
 
@@ -50,6 +50,16 @@ impl MemoryBroker {
             }
             state.inboxes.end(None, ErrorKind::Unknown, wakers);
         });
+    }
+
+    /// Ends one lock of a lane, as one that ran out would: its message comes back with its start
+    /// counted, and its source reports it as lost. `false` where there is no such lock; those of a
+    /// partition last as long as its ownership.
+    pub fn lose_lock(&self, receipt: Receipt) -> bool {
+        self.shared.change(|state, wakers| {
+            let mut lanes = state.queues.values_mut().flat_map(|q| q.lanes.values_mut());
+            lanes.any(|lane| lane.lose(receipt, wakers))
+        })
     }
 
     /// Takes one partition of a queue from its owner, as a lease that ran out would; `false` where

@@ -8,7 +8,11 @@ use std::{
 
 use longshore_core::{Name, Receipt, chaos::Flaw};
 
-use crate::{delay::Delayed, entry::Entry, locks::Locks};
+use crate::{
+    delay::Delayed,
+    entry::Entry,
+    locks::{Locked, Locks},
+};
 
 /// The normal lane has no name.
 pub(crate) type LaneName = Option<Name>;
@@ -173,16 +177,44 @@ impl Lane {
         let mut receipts = Vec::with_capacity(held.len());
         for (tag, locked) in held {
             receipts.push(Receipt { scope, tag });
-            let mut entry = locked.entry;
-            self.suspect_out &= !entry.suspect;
-            if locked.counts && !forwards && !Flaw::AttemptsInMemory.on() {
-                entry.attempts = entry.attempts.saturating_add(1).max(locked.noted);
-                entry.returns = entry.returns.saturating_add(1);
-            }
-            entry.suspect |= !forwards && entry.returns >= threshold;
-            self.put_back(scope, entry, wakers);
+            self.come_back(scope, locked, (threshold, forwards), wakers);
         }
         receipts
+    }
+
+    /// Takes one delivery from a consumer as if its lock had run out, and tells it; `false` where it
+    /// holds no such lock.
+    pub(crate) fn lose(&mut self, receipt: Receipt, wakers: &mut Vec<Waker>) -> bool {
+        let Receipt { scope, tag } = receipt;
+        let Some(consumer) = self.consumers.get_mut(&scope) else {
+            return false;
+        };
+        let as_abandoned = (consumer.suspect_returns.max(1), consumer.forwards);
+        let Some(locked) = consumer.locks.take(tag) else {
+            return false;
+        };
+        wakers.extend(consumer.blocked.take());
+        self.come_back(scope, locked, as_abandoned, wakers);
+        self.report(scope, vec![receipt], wakers);
+        true
+    }
+
+    /// A delivery whose lock is gone is there for others again.
+    fn come_back(
+        &mut self,
+        scope: u64,
+        locked: Locked,
+        (threshold, forwards): (u32, bool),
+        wakers: &mut Vec<Waker>,
+    ) {
+        let mut entry = locked.entry;
+        self.suspect_out &= !entry.suspect;
+        if locked.counts && !forwards && !Flaw::AttemptsInMemory.on() {
+            entry.attempts = entry.attempts.saturating_add(1).max(locked.noted);
+            entry.returns = entry.returns.saturating_add(1);
+        }
+        entry.suspect |= !forwards && entry.returns >= threshold;
+        self.put_back(scope, entry, wakers);
     }
 
     /// Ends the consumers that forward: the right to it was lost.

@@ -62,11 +62,16 @@ impl Locks {
 
     /// Unlocks what a tag names.
     pub(crate) fn release(&mut self, tag: [u64; 2]) -> Option<Entry> {
+        self.take(tag).map(|locked| locked.entry)
+    }
+
+    /// Unlocks what a tag names, with what is known of its start.
+    pub(crate) fn take(&mut self, tag: [u64; 2]) -> Option<Locked> {
         self.get_mut(tag)?;
         let slot = usize::try_from(tag[0]).ok()?;
         let locked = self.slots[slot].take()?;
         self.free.push(slot);
-        Some(locked.entry)
+        Some(locked)
     }
 
     /// Unlocks everything, the latest first, with the tags they had.
