@@ -76,35 +76,25 @@ impl FaultySettler {
     }
 }
 
-/// What becomes of one settlement.
-enum Fate {
-    Refused(Error),
-    /// The second: its answer is lost.
-    Settled(Option<Settlement>),
-}
-
 async fn settle(line: &Arc<Line>, batch: Vec<Settlement>) -> Vec<Result<(), Unsettled>> {
     let shared = &line.shared;
     let mut answers = Vec::with_capacity(batch.len());
     let (mut sent, mut places) = (Vec::new(), Vec::new());
     for settlement in batch {
-        let fate = if !line.holds(&settlement.receipt) {
-            Fate::Refused(stale())
-        } else if shared.strikes(Fault::SettleRefused) {
-            Fate::Refused(unavailable("settle-refused"))
-        } else if shared.strikes(Fault::SettleUnanswered) {
-            Fate::Settled(Some(again(&settlement)))
+        let refused = if !line.holds(&settlement.receipt) {
+            Some(stale())
         } else {
-            Fate::Settled(None)
+            let refuses = shared.strikes(Fault::SettleRefused);
+            refuses.then(|| unavailable("settle-refused"))
         };
-        match fate {
-            Fate::Refused(error) => answers.push(Some(Err(settlement.refused(error)))),
-            Fate::Settled(unanswered) => {
-                places.push((settlement.receipt, unanswered));
-                answers.push(None);
-                sent.push(settlement);
-            }
+        if let Some(error) = refused {
+            answers.push(Some(Err(settlement.refused(error))));
+            continue;
         }
+        let unanswered = shared.strikes(Fault::SettleUnanswered);
+        places.push((settlement.receipt, unanswered.then(|| again(&settlement))));
+        answers.push(None);
+        sent.push(settlement);
     }
     if sent.is_empty() {
         return answers.into_iter().flatten().collect();
