@@ -16,6 +16,7 @@ use crate::{
     catalogue::{self, Catalogue},
     job::{Ask, Job, Told, Unable},
     process::Process,
+    quiet,
     scenario::DOWNSTREAM,
     world::World,
 };
@@ -138,8 +139,7 @@ impl Post {
         let mut state: Option<Vec<u64>> = None;
         if job.stateful {
             let seen = cx.session().state::<Vec<u64>>().await?.unwrap_or_default();
-            let at = world.diary.now();
-            world.witness.saw(at, job, cx.attempt(), token, &seen);
+            world.witness.saw(job, &seen);
             state = Some(seen);
         }
         if !job.work.is_zero() {
@@ -157,7 +157,7 @@ impl Post {
             Fate::Fail(times) if cx.attempt() <= times => return Err("not yet".into()),
             Fate::FailAlways => return Err("never".into()),
             Fate::Refuse => return Err(HandlerError::permanent("no")),
-            Fate::Panic => panic!("as it was told"),
+            Fate::Panic => std::panic::panic_any(quiet::WANTED),
             Fate::Hang => pending::<()>().await,
             Fate::Abort => {
                 self.process.die();

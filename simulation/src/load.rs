@@ -110,26 +110,13 @@ impl Publisher {
     }
 
     async fn ask(self, item: Item, patience: Duration) {
-        for attempt in 1.. {
-            if self.ask_once(&item, patience).await != Answer::Unknown {
-                return;
-            }
-            // Without a window nobody could tell that it is the same.
-            if item.dedup.is_none() || item.job.key.is_some() || attempt >= TRIES {
-                return;
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-    }
-
-    async fn ask_once(&self, item: &Item, patience: Duration) -> Answer {
-        self.add(self.world.catalogue.publish(item));
+        self.add(self.world.catalogue.publish(&item));
         let queue = &self.world.queues[item.queue];
         let ask = Ask(item.job.clone());
-        let (name, value) = catalogue::number_header(item);
+        let (name, value) = catalogue::number_header(&item);
         let mut asking = self.client.request(queue, &ask).timeout(patience);
         asking = asking.header(name, value);
-        if let Some(id) = catalogue::id(item) {
+        if let Some(id) = catalogue::id(&item) {
             asking = asking.id(id);
         }
         if let Some(key) = item.job.key {
@@ -171,8 +158,7 @@ impl Publisher {
                 Answer::Unknown
             }
         };
-        self.answered(item, answer);
-        answer
+        self.answered(&item, answer);
     }
 }
 

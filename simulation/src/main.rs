@@ -1,40 +1,40 @@
 //! `cargo xtask simulate`.
+
+// A command-line tool talks to its user.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-fn main() -> std::process::ExitCode {
-    let begun = std::time::Instant::now();
-    std::panic::set_hook(Box::new(|_| {}));
-    let n: u64 = std::env::args()
-        .nth(1)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(1);
-    let first: u64 = std::env::args()
-        .nth(2)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0);
-    for seed in first..first + n {
-        match longshore_simulation::run(seed) {
-            Ok(outcome) => {
-                if n == 1 {
-                    println!("{}", outcome.scenario);
-                    for r in &outcome.records {
-                        println!("{}", serde_json::to_string(r).unwrap_or_default());
-                    }
-                }
-                if outcome.has_failed() {
-                    println!(
-                        "seed {seed}: {} violations {:?}",
-                        outcome.violations.len(),
-                        outcome.wrongs
-                    );
-                    for v in &outcome.violations {
-                        println!("  {v}");
-                    }
-                }
-            }
-            Err(error) => eprintln!("{seed}: {error}"),
+use std::{process::ExitCode, time::Instant};
+
+use longshore_simulation::{Arguments, Run, Tally, USAGE, run_all};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::read(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(wrong) => {
+            eprint!("{wrong}\n\n{USAGE}");
+            return ExitCode::from(2);
         }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (begun, mut told) = (Instant::now(), Instant::now());
+    let mut tally = Tally::default();
+    run_all(arguments.seeds.clone(), threads, |run| {
+        if let (true, Run::Over(outcome)) = (arguments.history, &run) {
+            println!("{}", outcome.scenario);
+            for record in &outcome.records {
+                println!("{}", serde_json::to_string(record).unwrap_or_default());
+            }
+        }
+        tally.add(run);
+        if told.elapsed().as_secs() >= 5 {
+            told = Instant::now();
+            let (of, failed) = (arguments.seeds.end - arguments.seeds.start, &tally.failed);
+            eprintln!("{} of {of} seeds, {} failed", tally.seeds, failed.len());
+        }
+    });
+    print!("{}", tally.table(begun.elapsed()));
+    match tally.has_passed() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     }
-    println!("{:?}", begun.elapsed());
-    std::process::ExitCode::SUCCESS
 }

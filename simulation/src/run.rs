@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},
+    fmt,
     hash::{Hash, Hasher},
     sync::Arc,
     time::Duration,
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use crate::{
     catalogue,
     crew::Crew,
-    load, operator,
+    load, operator, quiet,
     scenario::Scenario,
     witness::States,
     world::{FIRST_PUBLISHER, World},
@@ -68,6 +69,19 @@ impl Outcome {
     }
 }
 
+impl fmt::Display for Outcome {
+    /// What is wrong, with the lines of the history that show it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for violation in &self.violations {
+            write!(f, "\n  {violation}")?;
+        }
+        for wrong in &self.wrongs {
+            write!(f, "\n  {wrong}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Runs the simulation of this seed on a thread of its own time.
 ///
 /// # Errors
@@ -77,7 +91,13 @@ pub fn run(seed: u64) -> std::result::Result<Outcome, Box<dyn std::error::Error 
         .enable_time()
         .start_paused(true)
         .build()?;
-    Ok(runtime.block_on(simulate(Scenario::draw(seed)))?)
+    quiet::hush();
+    let mut outcome = runtime.block_on(simulate(Scenario::draw(seed)))?;
+    drop(runtime);
+    let panics = quiet::take().into_iter();
+    let panicked = |what| format!("a panic that no handler was told to have: {what}");
+    outcome.wrongs.extend(panics.map(panicked));
+    Ok(outcome)
 }
 
 async fn simulate(scenario: Scenario) -> Result<Outcome> {

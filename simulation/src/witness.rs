@@ -3,12 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use longshore_testing::history::{Effect, Ending, Event, Record};
+use longshore_testing::history::{Answer, Effect, Ending, Event, Record};
 
-use crate::{catalogue::Catalogue, job::Job};
+use crate::{catalogue::Catalogue, items::Item, job::Job};
 
 /// What was seen that the history has no words for.
 #[derive(Debug, Default)]
@@ -20,10 +19,7 @@ pub(crate) struct Witness {
 /// The state of a session as a start saw it: the messages that were completed before.
 #[derive(Debug, Clone)]
 struct Sight {
-    at: Duration,
     message: u64,
-    attempt: u32,
-    token: u64,
     list: Vec<u64>,
 }
 
@@ -32,12 +28,9 @@ pub(crate) type States = BTreeMap<(usize, u64), Vec<u64>>;
 
 impl Witness {
     /// A handler saw this state.
-    pub(crate) fn saw(&self, at: Duration, job: &Job, attempt: u32, token: u64, list: &[u64]) {
+    pub(crate) fn saw(&self, job: &Job, list: &[u64]) {
         lock(&self.sights).push(Sight {
-            at,
             message: job.number,
-            attempt,
-            token,
             list: list.to_vec(),
         });
     }
@@ -57,13 +50,14 @@ impl Witness {
         let mut wrongs = std::mem::take(&mut *lock(&self.wrongs));
         let ends = Ends::of(records);
         for ((queue, key), last) in states {
-            let of = |item: &&std::sync::Arc<crate::items::Item>| {
+            let of = |item: &&Item| {
                 item.queue == *queue && item.job.key == Some(*key) && item.job.stateful
             };
-            let of_session: Vec<&Job> = catalogue.items().filter(of).map(|i| &i.job).collect();
-            check_list(*key, &of_session, last, &ends, &mut wrongs);
+            let all = catalogue.items().map(AsRef::as_ref);
+            let session: Vec<&Item> = all.filter(of).collect();
+            check_list(*key, &session, last, &ends, &mut wrongs);
             for sight in lock(&self.sights).iter() {
-                if of_session.iter().any(|job| job.number == sight.message) {
+                if session.iter().any(|item| item.job.number == sight.message) {
                     check_sight(sight, last, &mut wrongs);
                 }
             }
@@ -92,6 +86,7 @@ struct Ends {
     took_effect: BTreeSet<u64>,
     dead: BTreeSet<u64>,
     redriven: BTreeSet<u64>,
+    confirmed: BTreeSet<u64>,
 }
 
 impl Ends {
@@ -111,6 +106,10 @@ impl Ends {
                 } => drop(ends.took_effect.insert(message)),
                 Event::Dead { message, .. } => drop(ends.dead.insert(message)),
                 Event::Redriven { message } => drop(ends.redriven.insert(message)),
+                Event::Answered {
+                    message,
+                    answer: Answer::Confirmed,
+                } => drop(ends.confirmed.insert(message)),
                 _ => {}
             }
         }
@@ -124,11 +123,16 @@ impl Ends {
 }
 
 /// The last state of a session: everything that was completed, once, in the order of the session.
-fn check_list(key: u64, session: &[&Job], list: &[u64], ends: &Ends, wrongs: &mut Vec<String>) {
+///
+/// Two messages of one id are one to the state of a session, where the first was the last to write it.
+fn check_list(key: u64, session: &[&Item], list: &[u64], ends: &Ends, wrongs: &mut Vec<String>) {
+    let of = |number: &u64| session.iter().find(|item| item.job.number == *number);
     let listed: BTreeSet<u64> = list.iter().copied().collect();
-    for job in session {
-        let number = job.number;
-        if ends.is_done(number) && !listed.contains(&number) {
+    let ids: BTreeSet<u64> = list.iter().filter_map(|n| of(n)?.dedup).collect();
+    for item in session {
+        let number = item.job.number;
+        let there = listed.contains(&number) || item.dedup.is_some_and(|id| ids.contains(&id));
+        if ends.is_done(number) && !there {
             wrongs.push(format!(
                 "{number} was completed, and the state of session {key} does not have it: {list:?}"
             ));
@@ -139,14 +143,17 @@ fn check_list(key: u64, session: &[&Job], list: &[u64], ends: &Ends, wrongs: &mu
             ));
         }
     }
-    let again = |number: &u64| ends.redriven.contains(number);
-    let mut seqs = BTreeMap::new();
-    for job in session {
-        seqs.insert(job.number, job.seq);
+    if list.iter().any(|number| of(number).is_none()) {
+        wrongs.push(format!(
+            "the state of session {key} is a stranger's: {list:?}"
+        ));
     }
-    let once: Vec<u64> = list.iter().copied().filter(|n| !again(n)).collect();
-    let places: Vec<Option<&u64>> = once.iter().map(|number| seqs.get(number)).collect();
-    if places.iter().any(Option::is_none) || !places.is_sorted_by(|a, b| a < b) {
+    let again = |number: &&u64| ends.redriven.contains(number);
+    let in_order = list
+        .iter()
+        .filter(|n| ends.confirmed.contains(n) && !again(n));
+    let places: Vec<u64> = in_order.filter_map(|n| Some(of(n)?.job.seq)).collect();
+    if !places.is_sorted_by(|a, b| a < b) {
         wrongs.push(format!(
             "the state of session {key} is out of order: {list:?}"
         ));

@@ -10,6 +10,7 @@ mod chaos;
 mod compose;
 mod interrupt;
 mod python;
+mod simulate;
 mod supply;
 mod test;
 
@@ -32,6 +33,9 @@ Usage: cargo xtask <command>
         promise held. Its brokers are private ones.
         `--fault all` is each after the other, `mix` (the default) one after the other in one run; `--json` adds
         a line a run.
+  simulate [--seeds N] [--first S] [--seed S [--history]]
+        Runs the framework on the memory transport under faults in simulated time, one history for each seed;
+        2,000 unless said. What fails is run again with --seed, and shown with --history.
 
 Brokers are taken from LONGSHORE_TEST_AMQP_URL and LONGSHORE_TEST_REDIS_URL where they are set, else from
 `docker compose` where an engine answers, else they are private processes from installed binaries, which
@@ -52,6 +56,7 @@ async fn main() -> ExitCode {
         ["brokers"] => brokers::run().await,
         ["chaos", rest @ ..] => chaos::run(rest).await,
         ["bench", rest @ ..] => bench::run(rest).await,
+        ["simulate", rest @ ..] => simulate::run(rest).await,
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

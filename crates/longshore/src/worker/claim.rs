@@ -8,10 +8,10 @@ use longshore_core::{
     chaos::{CrashPoint, Flaw},
 };
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared, SharedRef, forward,
+    grip::Grip,
     holding::Holding,
     intake::CLOSING,
     tenure,
@@ -27,13 +27,6 @@ pub(super) enum End {
     GivenBack,
     /// It was lost, and may be taken again.
     Lost,
-}
-
-/// How a claim is told to end.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Grip {
-    pub(super) leave: CancellationToken,
-    pub(super) lost: CancellationToken,
 }
 
 /// What the life of a claim needs.
@@ -61,6 +54,7 @@ impl Life {
         let Some(ownership) = self.membership.acquire(Claim::Partition(index)).await? else {
             return Ok(End::Taken);
         };
+        self.grip.granted(ownership.token);
         CrashPoint::ClaimGranted.reached();
         if self.grip.leave.is_cancelled() {
             return self.give_back(ownership).await;
@@ -143,6 +137,7 @@ impl Life {
         let Some(ownership) = self.membership.acquire(Claim::Forwarder).await? else {
             return Ok(End::Taken);
         };
+        self.grip.granted(ownership.token);
         if self.grip.leave.is_cancelled() {
             return self.give_back(ownership).await;
         }

@@ -12,6 +12,7 @@ mod desk;
 mod driver;
 mod figures;
 mod forward;
+mod grip;
 mod handle;
 mod holding;
 mod intake;

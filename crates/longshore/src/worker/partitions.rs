@@ -16,7 +16,8 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     SharedRef,
     balance::{self, Move, View},
-    claim::{End, Grip, Life},
+    claim::{End, Life},
+    grip::Grip,
     handle::{Control, State},
     lanes::{FIRST_PAUSE, LONGEST_PAUSE},
     seats,
@@ -198,7 +199,7 @@ impl Partitions {
             self.seat = None;
         }
         if let Some(grip) = self.grips.get(&lost.claim) {
-            grip.lost.cancel();
+            grip.lose(lost.token);
         }
     }
 
