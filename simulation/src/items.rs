@@ -54,7 +54,13 @@ struct Left {
 }
 
 /// What each publisher publishes. A session has one publisher.
-pub(crate) fn draw(draw: &mut Random, queues: &[Shape], load: Duration) -> Vec<Vec<Item>> {
+/// `limit` is that of a handler, so none works so long.
+pub(crate) fn draw(
+    draw: &mut Random,
+    queues: &[Shape],
+    load: Duration,
+    limit: Duration,
+) -> Vec<Vec<Item>> {
     let publishers = draw.within(1, 3);
     let mut left = Left {
         hangs: draw.pick(&[0, 0, 2, 4]),
@@ -76,6 +82,7 @@ pub(crate) fn draw(draw: &mut Random, queues: &[Shape], load: Duration) -> Vec<V
                 earlier: &items,
             };
             let mut item = of.item(draw, queues, number, &mut left);
+            item.job.work = item.job.work.min(limit * 3 / 4);
             // Often in a burst.
             item.gap = match draw.chance(40) {
                 true => Duration::ZERO,
@@ -138,11 +145,12 @@ impl Publisher<'_> {
                 seq,
                 fate,
                 unable,
-                work: match draw.chance(30) {
-                    true => Duration::ZERO,
-                    false => draw.millis(1, 400),
+                work: match draw.below(10) {
+                    0..3 => Duration::ZERO,
+                    3..9 => draw.millis(1, 400),
+                    _ => draw.millis(400, 2_500),
                 },
-                stubborn: draw.chance(30),
+                stubborn: draw.chance(40),
                 stateful: sessions && keeps && draw.chance(70),
                 child: parent.then_some(CHILDREN + number),
                 padding: "x".repeat(draw.below(40) as usize),

@@ -132,6 +132,10 @@ impl Publisher {
             let dedup = |n: u64| self.world.catalogue.item(n).and_then(|item| item.dedup);
             told == number || (item.dedup.is_some() && dedup(told) == item.dedup)
         };
+        let is_unable = |n: u64| {
+            let item = self.world.catalogue.item(n);
+            item.is_some_and(|item| item.job.unable)
+        };
         let answer = match asking.await {
             Ok(told) => {
                 if !of_id(told.number) {
@@ -144,7 +148,7 @@ impl Publisher {
                     Some(unable) if !of_id(unable.number) => {
                         wrong(format!("got the fault of {}", unable.number));
                     }
-                    Some(_) if !item.job.unable && item.dedup == Some(number) => {
+                    Some(unable) if !is_unable(unable.number) => {
                         wrong("got a fault nobody raised".to_owned());
                     }
                     _ => {}

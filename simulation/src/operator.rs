@@ -9,7 +9,7 @@ use longshore_testing::history::Event;
 use crate::{
     catalogue::{self, Catalogue},
     scenario::Shape,
-    world::World,
+    world::{OPERATOR, World},
 };
 
 /// How many dead letters are sent back at a time.
@@ -18,16 +18,20 @@ const MANY: usize = 10_000;
 
 /// Sends some dead letters of each queue back.
 pub(crate) async fn redrive(world: &World) {
+    let (client, _faults) = world.connect(OPERATOR);
     for queue in &world.queues {
-        let letters = world.operator.dead_letters(queue);
+        let letters = client.dead_letters(queue);
         for letter in letters.list(None, SOME).await.unwrap_or_default() {
             let Some(message) = Catalogue::number(&letter.envelope) else {
                 continue;
             };
             world.diary.add(0, Event::Redriven { message });
-            if let Err(error) = letters.redrive(&letter.id).await {
-                let text = format!("{message} could not be sent back: {error}");
-                world.witness.wrong(text);
+            match letters.redrive(&letter.id).await {
+                Err(error) if !error.is_transient() => {
+                    let text = format!("{message} could not be sent back: {error}");
+                    world.witness.wrong(text);
+                }
+                _ => {}
             }
         }
     }
@@ -38,7 +42,7 @@ pub(crate) async fn bring_back(world: &World) {
     for (queue, shape) in sessions(world) {
         for key in keys(world, shape) {
             let of = catalogue::key(key);
-            if let Err(error) = world.operator.bring_back_session(queue, of).await {
+            if let Err(error) = world.observer.bring_back_session(queue, of).await {
                 world
                     .witness
                     .wrong(format!("{key} was not brought back: {error}"));
@@ -103,7 +107,7 @@ pub(crate) fn keys(world: &World, shape: &Shape) -> Vec<u64> {
 /// Everything that is dead, written down.
 pub(crate) async fn read_dead(world: &Arc<World>) {
     for queue in &world.queues {
-        let letters = world.operator.dead_letters(queue);
+        let letters = world.observer.dead_letters(queue);
         for letter in letters.list(None, MANY).await.unwrap_or_default() {
             let Some(message) = Catalogue::number(&letter.envelope) else {
                 let text = format!("a dead letter of {} has no number", queue.name());

@@ -102,7 +102,6 @@ pub fn run(seed: u64) -> std::result::Result<Outcome, Box<dyn std::error::Error 
 
 async fn simulate(scenario: Scenario) -> Result<Outcome> {
     let (seed, shown) = (scenario.seed, scenario.to_string());
-    let rules = rules(&scenario);
     let world = World::new(scenario).await?;
     let crew = Crew::begin(&world);
     let swarm = || "swarm".to_owned();
@@ -146,7 +145,8 @@ async fn simulate(scenario: Scenario) -> Result<Outcome> {
     let states = states(&world).await;
     stop(&world, &crew).await;
     let records = world.diary.take();
-    let mut checker = Checker::new(rules);
+    let faults = faults(&world);
+    let mut checker = Checker::new(rules(&world.scenario, &faults));
     records.iter().for_each(|record| checker.observe(record));
     let report = checker.finish();
     let wrongs = world.witness.finish(&world.catalogue, &records, &states);
@@ -158,14 +158,19 @@ async fn simulate(scenario: Scenario) -> Result<Outcome> {
         wrongs,
         missing: report.missing,
         figures: report.figures,
-        faults: faults(&world),
+        faults,
     })
 }
 
-fn rules(scenario: &Scenario) -> Rules {
+fn rules(scenario: &Scenario, faults: &BTreeMap<&'static str, u64>) -> Rules {
+    // A start that was noted, and of which the answer was lost, counts when the lock is lost as well:
+    // to the broker that is the death of a handler.
+    let unanswered = faults.get(Fault::StartUnanswered.name());
+    let unanswered = unanswered.map_or(0, |times| u32::try_from(*times).unwrap_or(u32::MAX));
     let windows = scenario.queues.iter().filter_map(|shape| shape.window);
     Rules {
         max_attempts: scenario.settings.max_attempts,
+        stolen_attempts: Rules::default().stolen_attempts.saturating_add(unanswered),
         dedup_window: windows.max().unwrap_or(Duration::from_secs(600)),
         // A late message waits for a handler as any other does.
         lateness: None,
@@ -184,7 +189,7 @@ async fn drain(world: &Arc<World>) {
     loop {
         let (mut there, mut known) = (0, true);
         for queue in &world.queues {
-            match world.operator.stats(queue).await {
+            match world.observer.stats(queue).await {
                 Ok(stats) => {
                     let more = stats.in_flight.unwrap_or(0) + stats.delayed.unwrap_or(0);
                     there += stats.ready + more;
@@ -208,7 +213,7 @@ async fn drain(world: &Arc<World>) {
 async fn left(world: &World) -> String {
     let mut left = Vec::new();
     for queue in &world.queues {
-        let stats = world.operator.stats(queue).await;
+        let stats = world.observer.stats(queue).await;
         left.push(format!("{}: {stats:?}", queue.name()));
     }
     let coming: usize = world.all_faults().iter().map(|f| f.pending()).sum();

@@ -107,7 +107,7 @@ impl Scenario {
             true => Plan::calm(),
             false => plan(&mut random.fork()),
         };
-        let publishers = items::draw(&mut random.fork(), &queues, load);
+        let publishers = items::draw(&mut random.fork(), &queues, load, settings.time_limit);
         let acts = acts::draw(&mut random.fork(), load, calm);
         Self {
             seed,

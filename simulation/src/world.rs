@@ -28,6 +28,7 @@ use crate::{
 /// The number of the first worker; those of publishers are larger.
 pub(crate) const FIRST_WORKER: u32 = 1;
 pub(crate) const FIRST_PUBLISHER: u32 = 1_000;
+pub(crate) const OPERATOR: u32 = 999;
 
 /// One broker, and everything that happens around it.
 pub(crate) struct World {
@@ -41,7 +42,7 @@ pub(crate) struct World {
     store: Option<Arc<dyn Store>>,
     /// Nothing ever happens to this one.
     raw: Arc<dyn Transport>,
-    pub(crate) operator: Client,
+    pub(crate) observer: Client,
     faults: Mutex<Vec<Faults>>,
     workers: AtomicU32,
     healed: AtomicBool,
@@ -59,9 +60,9 @@ impl World {
             .apart
             .then(|| Arc::new(MemoryStore::new(options.clock.clone())) as Arc<dyn Store>);
         let queues: Vec<Queue> = scenario.queues.iter().map(queue).collect();
-        let operator = client(&raw, &options);
+        let observer = client(&raw, &options);
         for queue in &queues {
-            operator.declare(queue).await?;
+            observer.declare(queue).await?;
         }
         Ok(Arc::new(Self {
             diary: Diary::new(),
@@ -72,7 +73,7 @@ impl World {
             broker,
             store,
             raw,
-            operator,
+            observer,
             faults: Mutex::default(),
             workers: AtomicU32::new(FIRST_WORKER),
             healed: AtomicBool::new(false),

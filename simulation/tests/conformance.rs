@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         let all = cut.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::pin(async move {
             for faults in all {
-                faults.disconnect(Duration::from_millis(50), Duration::ZERO);
+                faults.disconnect(Duration::ZERO, Duration::ZERO);
             }
             Ok(())
         })

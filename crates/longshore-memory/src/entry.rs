@@ -10,9 +10,10 @@ pub(crate) struct Entry {
     pub(crate) envelope: Envelope,
     /// Starts noted so far; the next one has this number plus one.
     pub(crate) attempts: u32,
-    /// How often its source died with it.
+    /// How often its source died with it. From the first time on its starts are noted before they
+    /// happen: what waited beside a message that kills its process pays for that once.
     pub(crate) returns: u32,
-    /// Came back unexplained too often: delivered alone, its start noted before it happens.
+    /// Came back unexplained too often: delivered alone.
     pub(crate) suspect: bool,
     /// Names this copy where its publish took its id; 0 where it did not.
     pub(crate) copy: u64,
@@ -37,5 +38,10 @@ impl Entry {
             position: 0,
             since,
         }
+    }
+
+    /// Whether a start of it has to be noted before it happens.
+    pub(crate) fn is_noted(&self) -> bool {
+        self.suspect || self.returns > 0
     }
 }

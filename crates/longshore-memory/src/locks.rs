@@ -10,7 +10,8 @@ pub(crate) struct Locked {
     pub(crate) entry: Entry,
     /// Never used twice, so that the receipt of an earlier tenant of the slot is stale.
     serial: u64,
-    /// Whether its loss counts as a start: always, but for a suspect whose start was never noted.
+    /// Whether its loss counts as a start: that of the first is always taken for one, that of
+    /// a later one only where its start was noted.
     pub(crate) counts: bool,
     /// The number of its latest noted start, 0 where none was.
     pub(crate) noted: u32,
@@ -34,7 +35,7 @@ impl Locks {
     pub(crate) fn hold(&mut self, entry: Entry) -> [u64; 2] {
         self.serial += 1;
         let locked = Some(Locked {
-            counts: !entry.suspect,
+            counts: !entry.is_noted(),
             noted: 0,
             serial: self.serial,
             entry,

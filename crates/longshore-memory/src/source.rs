@@ -140,7 +140,7 @@ impl MemorySource {
         let scope = self.place.scope;
         let mut envelope = entry.envelope.clone();
         envelope.reply_to = envelope.reply_to.filter(reply::is_address);
-        let (attempt, suspect) = (entry.attempts.saturating_add(1), entry.suspect);
+        let (attempt, suspect) = (entry.attempts.saturating_add(1), entry.is_noted());
         let defect = self.limits.check(&envelope).err().map(Box::new);
         let standing = self.shared.standing(&self.place.ledger, &entry);
         let tag = lane.consumers.get_mut(&scope)?.locks.hold(entry);

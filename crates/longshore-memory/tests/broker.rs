@@ -158,10 +158,20 @@ async fn suspects_come_alone_and_count_only_once_their_start_is_noted() {
         subscribe(&transport).await;
         publish(&transport, body, Duration::ZERO).await;
     }
-    for attempt in [1, 2] {
-        let (mut source, _settler) = subscribe(&transport).await;
+    let (mut source, _settler) = subscribe(&transport).await;
+    let taken = receive(&mut source).await;
+    assert!(taken.len() == 2 && taken.iter().all(|d| d.attempt == 1 && !d.suspect));
+    drop(source);
+    // What came back once pays no more for what it only waits beside.
+    for waits in [true, true, false] {
+        let (mut source, settler) = subscribe(&transport).await;
         let taken = receive(&mut source).await;
-        assert!(taken.len() == 2 && taken.iter().all(|d| d.attempt == attempt && !d.suspect));
+        assert!(taken.len() == 2 && taken.iter().all(|d| d.attempt == 2 && d.suspect));
+        if !waits {
+            let starts: Vec<_> = taken.iter().map(|d| (d.receipt, d.attempt)).collect();
+            let noted = settler.start(&starts).await;
+            assert!(noted.iter().all(Result::is_ok));
+        }
     }
     for _ in 0..3 {
         let (mut source, _settler) = subscribe(&transport).await;

@@ -82,7 +82,9 @@ impl Checker {
             // With one attempt nobody can tell on RabbitMQ whether what a dead process held had
             // started.
             let nobody_knows = rules.max_attempts == 1 && reason == "abandoned" && rules.may_copy;
-            let excused = nobody_knows && self.faults.disturbed(message.published);
+            let most = rules.max_attempts.max(2);
+            let stolen = rules.stolen_attempts >= most;
+            let excused = (nobody_knows || stolen) && self.faults.disturbed(message.published);
             return (!excused).then(|| (Rule::Innocent, "it never started".to_owned()));
         };
         if starts + rules.stolen_attempts < rules.max_attempts {

@@ -42,6 +42,8 @@ pub(super) struct Message {
     pub(super) left: bool,
     /// Redriven, and not started since.
     pub(super) fresh: bool,
+    /// Started for the first time after a later one of its session, as what is unknown may.
+    pub(super) late: bool,
 }
 
 /// The last start of a message.
@@ -160,6 +162,7 @@ impl Messages {
             dead: 0,
             left: false,
             fresh: false,
+            late: false,
         });
         index
     }

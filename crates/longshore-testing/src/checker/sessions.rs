@@ -83,8 +83,8 @@ impl Checker {
         false
     }
 
-    fn keep_order(&mut self, record: &Record, message: usize, session: usize) {
-        let message = &self.messages[message];
+    fn keep_order(&mut self, record: &Record, index: usize, session: usize) {
+        let message = &mut self.messages[index];
         let session = &mut self.sessions.all[session];
         let (place, key) = (message.seq + 1, session.key);
         let started = session.started;
@@ -95,8 +95,9 @@ impl Checker {
         let later = started - 1;
         let (rule, how) = match message.last {
             None if message.confirmed > 0 => (Rule::Order, "for the first time"),
-            // Nobody knew when it would be stored.
-            None => return,
+            // Nobody knew when it would be stored, so from now on it has no place.
+            None => return message.late = true,
+            Some(_) if message.late => return,
             Some(last) if self.rules.may_replay && self.faults.near(last.at) => {
                 self.figures.replays += 1;
                 return;
@@ -105,7 +106,7 @@ impl Checker {
         };
         let seq = message.seq;
         let what = format!("number {seq} of session {key} starts {how} after number {later}");
-        let published = self.publish_record(message);
+        let published = self.publish_record(&self.messages[index]);
         self.broken(rule, what, [published, record.clone()]);
     }
 

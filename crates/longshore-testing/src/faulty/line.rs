@@ -3,17 +3,17 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use longshore_core::{
-    Delivery, Error, ErrorKind, Ownership, Part, Receipt, Result, Settler, Source, Subscribed,
+    Delivery, Error, ErrorKind, Ownership, Part, Receipt, Result, Settler, Subscribed,
     Subscription, Text, Transport,
 };
 use tokio::time::Instant;
 
-use super::{Fault, faults::Shared};
+use super::{Fault, faults::Shared, stock::Stock};
 
 /// How often it is tried to subscribe again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -23,30 +23,7 @@ pub(super) struct Line {
     pub(super) shared: Arc<Shared>,
     inner: Arc<dyn Transport>,
     subscription: Subscription,
-    state: Mutex<State>,
-}
-
-struct State {
-    /// `None` while the connection is lost, and once it cannot come back.
-    source: Option<Box<dyn Source>>,
-    settler: Arc<dyn Settler>,
-    /// What is locked, and whether it was handed out.
-    held: BTreeMap<Receipt, bool>,
-    /// Read ahead, not handed out.
-    buffer: VecDeque<Delivery>,
-    late_until: Option<Instant>,
-    lost: Vec<Receipt>,
-    trouble: Option<Text>,
-    ended: Option<Error>,
-    stopped: bool,
-    /// Its source was dropped.
-    closed: bool,
-    reopening: bool,
-    prefetch: u16,
-    /// Lost at the broker, and the process has not heard of it.
-    untold: Vec<Receipt>,
-    receiving: Option<Waker>,
-    losing: Option<Waker>,
+    state: Mutex<Stock>,
 }
 
 impl Line {
@@ -57,7 +34,7 @@ impl Line {
         (source, settler): Subscribed,
     ) -> Arc<Self> {
         let prefetch = subscription.prefetch;
-        let state = State {
+        let state = Stock {
             source: Some(source),
             settler,
             held: BTreeMap::new(),
@@ -136,7 +113,7 @@ impl Line {
         }
         if !state.buffer.is_empty() {
             let count = max.max(1).min(state.buffer.len());
-            let State { buffer, held, .. } = &mut *state;
+            let Stock { buffer, held, .. } = &mut *state;
             for delivery in buffer.drain(..count) {
                 held.insert(delivery.receipt, true);
                 into.push(delivery);
@@ -355,60 +332,7 @@ impl Line {
         true
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Stock> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn is_over(&self) -> bool {
-        self.stopped || self.closed
-    }
-
-    /// Takes everything that has arrived; `true` where nothing more will.
-    fn read_ahead(&mut self, cx: &mut Context<'_>, shared: &Shared) -> bool {
-        let Some(source) = &mut self.source else {
-            return false;
-        };
-        let mut arrived = Vec::new();
-        let over = loop {
-            match source.poll_receive(cx, usize::MAX, &mut arrived) {
-                Poll::Ready(Ok(n)) if n > 0 => {}
-                Poll::Ready(Ok(_)) => break true,
-                Poll::Ready(Err(error)) => {
-                    self.ended.get_or_insert(error);
-                    break true;
-                }
-                Poll::Pending => break false,
-            }
-        };
-        for delivery in arrived {
-            self.held.insert(delivery.receipt, false);
-            self.buffer.push_back(delivery);
-            if self.late_until.is_none() && !self.stopped && shared.strikes(Fault::DeliveryLate) {
-                let late = shared.late();
-                self.late_until = Some(Instant::now() + late);
-                let waker = cx.waker().clone();
-                shared.after(late.max(Duration::from_millis(1)), move || waker.wake());
-            }
-        }
-        over
-    }
-
-    /// These locks are gone; answers those the process knows of. The others are dropped silently.
-    fn drop_locks(&mut self, lost: &[Receipt]) -> Vec<Receipt> {
-        let mut known = Vec::new();
-        for receipt in lost {
-            match self.held.remove(receipt) {
-                Some(false) => self.buffer.retain(|d| d.receipt != *receipt),
-                _ => known.push(*receipt),
-            }
-        }
-        known
-    }
-
-    fn wake(&mut self) {
-        let wakers = [self.receiving.take(), self.losing.take()];
-        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 }

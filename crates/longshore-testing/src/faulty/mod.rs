@@ -34,6 +34,7 @@ mod membership;
 mod plan;
 mod settler;
 mod source;
+mod stock;
 mod store;
 mod transport;
 

@@ -50,6 +50,12 @@ fn two_copies_never_run_at_the_same_time() {
         &format!("{two}, end 1 1 failed, #8 end 2 1 succeeded, drained"),
     );
     legal(&format!("{two}, kill 9, #8 end 2 1 succeeded, drained"));
+    // One that was redriven runs whatever the window says.
+    let refused = "pub 1 id=7 refuse, ok 1, start 1 1, end 1 1 refused, pub 2 id=7, ok 2";
+    legal(&format!(
+        "{refused}, redriven 1, start 1 1, #8 start 2 1, end 1 1 refused, dead 1 permanent 1, \
+         #8 end 2 1 succeeded, drained"
+    ));
     legal(
         "pub 1 id=7, ok 1, pub 2 id=7, ok 2, fault store, start 1 1, #8 start 2 1, end 1 1 cancelled, \
          #8 end 2 1 succeeded, drained",

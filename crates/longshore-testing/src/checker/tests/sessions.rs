@@ -25,6 +25,15 @@ fn a_session_is_handled_in_the_order_of_its_publishes() {
         "{unknown}, run 2 1 token=1, run 1 1 token=1, drained"
     ));
     legal(&format!("{unknown}, run 2 1 token=1, drained"));
+    // And be tried again then; but not where it had come in its place.
+    let fails = "start 1 1 token=1, end 1 1 failed";
+    legal(&format!(
+        "{unknown}, run 2 1 token=1, {fails}, run 1 2 token=1, drained"
+    ));
+    illegal(
+        Rule::Replay,
+        &format!("{unknown}, {fails}, run 2 1 token=1, run 1 2 token=1, drained"),
+    );
     // What was delayed has its place when its delay has passed.
     let delayed = TWO.replace("1:0", "1:0 wait=1000");
     legal(&format!(
