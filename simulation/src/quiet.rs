@@ -1,4 +1,4 @@
-//! Panics: those of handlers are wanted, all others are not.
+//! Panics inside a simulation: those of handlers are wanted, all others are not.
 
 use std::{cell::RefCell, panic, sync::Once};
 
@@ -6,27 +6,36 @@ use std::{cell::RefCell, panic, sync::Once};
 pub(crate) const WANTED: &str = "as it was told";
 
 thread_local! {
-    static UNWANTED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// The panics of this thread that nobody wanted; `None` outside of a simulation.
+    static UNWANTED: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// From now on no panic of this process is printed; those nobody wanted are kept for [`take`].
+/// Until [`take`], no panic of this thread is printed, and those nobody wanted are kept.
 pub(crate) fn hush() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        panic::set_hook(Box::new(|info| {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
             let payload = info.payload();
             let text = payload.downcast_ref::<&str>().copied();
             let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-            if text != Some(WANTED) {
-                let at = info.location().map(ToString::to_string);
-                let what = format!("{text:?} at {}", at.unwrap_or_default());
-                UNWANTED.with_borrow_mut(|panics| panics.push(what));
+            let kept = UNWANTED.with_borrow_mut(|unwanted| {
+                let panics = unwanted.as_mut()?;
+                if text != Some(WANTED) {
+                    let at = info.location().map(ToString::to_string);
+                    panics.push(format!("{text:?} at {}", at.unwrap_or_default()));
+                }
+                Some(())
+            });
+            if kept.is_none() {
+                print(info);
             }
         }));
     });
+    UNWANTED.set(Some(Vec::new()));
 }
 
-/// The panics of this thread that nobody wanted, since the last call.
+/// The panics of this thread that nobody wanted, since [`hush`].
 pub(crate) fn take() -> Vec<String> {
-    UNWANTED.with_borrow_mut(std::mem::take)
+    UNWANTED.take().unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, poll, stream::FuturesUnordered};
 use longshore_core::{Delivery, Receipt, Settlement, Verdict, chaos::Flaw};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     SharedRef,
@@ -19,6 +19,7 @@ use super::{
     conclude::{self, Ending},
     desk::{Desk, Settled},
     handle::{Control, State},
+    notice::Reader,
     settle::settle,
     spare::Spare,
     window::Window,
@@ -31,7 +32,7 @@ pub(super) struct Driver {
     index: usize,
     drivers: usize,
     shared: SharedRef,
-    control: watch::Receiver<Control>,
+    control: Reader<Control>,
     /// Where its messages come from in a queue with sessions.
     window: Window,
     parked: FuturesUnordered<Attempt>,
@@ -52,7 +53,7 @@ impl Driver {
         index: usize,
         drivers: usize,
         shared: SharedRef,
-        control: watch::Receiver<Control>,
+        control: Reader<Control>,
         window: Window,
     ) -> Self {
         Self {
@@ -76,7 +77,7 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let (mut batch, mut lost) = (Vec::new(), Vec::new());
         loop {
-            let control = *self.control.borrow_and_update();
+            let control = self.control.see();
             let stopping = match control.state {
                 State::Stopping { deadline } => Some(deadline),
                 _ => None,

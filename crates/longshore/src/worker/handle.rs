@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use longshore_core::{Result, Text, chaos::Flaw};
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{task::JoinHandle, time::Instant};
 
-use super::{Figures, SharedRef, turns::Turns};
+use super::{Figures, SharedRef, notice::Notice, turns::Turns};
 
 /// After the stop deadline: the time in which what was dropped is settled.
 pub(super) const GRACE: Duration = Duration::from_millis(400);
@@ -16,7 +16,7 @@ pub(super) const GRACE: Duration = Duration::from_millis(400);
 /// live long enough for that.
 #[derive(Debug)]
 pub struct WorkerHandle {
-    control: watch::Sender<Control>,
+    control: Notice<Control>,
     shared: Arc<Seen>,
     keeper: Option<JoinHandle<()>>,
     stop_deadline: Duration,
@@ -56,11 +56,7 @@ impl std::fmt::Debug for Seen {
 }
 
 impl WorkerHandle {
-    pub(super) fn new(
-        control: watch::Sender<Control>,
-        shared: SharedRef,
-        keeper: JoinHandle<()>,
-    ) -> Self {
+    pub(super) fn new(control: Notice<Control>, shared: SharedRef, keeper: JoinHandle<()>) -> Self {
         Self {
             control,
             stop_deadline: shared.settings.stop_deadline,
@@ -96,8 +92,10 @@ impl WorkerHandle {
     #[track_caller]
     pub fn set_concurrency(&self, handlers: usize) {
         let concurrency = super::within("concurrency", handlers, 1, 10_000);
-        self.control
-            .send_modify(|control| control.concurrency = concurrency);
+        self.control.change(|control| {
+            control.concurrency = concurrency;
+            true
+        });
     }
 
     /// Changes how many messages may be here unsettled; what is above it drains first.
@@ -114,8 +112,10 @@ impl WorkerHandle {
         for lane in 0..self.shared.0.lanes.len() {
             intake.set_prefetch(lane, prefetch)?;
         }
-        self.control
-            .send_modify(|control| control.prefetch = prefetch);
+        self.control.change(|control| {
+            control.prefetch = prefetch;
+            true
+        });
         Ok(())
     }
 
@@ -135,7 +135,7 @@ impl WorkerHandle {
     pub fn health(&self) -> Health {
         let shared = &self.shared.0;
         let stopped = self.keeper.as_ref().is_none_or(JoinHandle::is_finished);
-        let trouble = match self.control.borrow().state {
+        let trouble = match self.control.get().state {
             _ if stopped => Some(Text::from_static("the worker has stopped")),
             State::Paused => Some(Text::from_static("the worker is paused")),
             State::Stopping { .. } => Some(Text::from_static("the worker is stopping")),
@@ -155,7 +155,7 @@ impl WorkerHandle {
     }
 
     fn switch(&self, from: State, to: State) {
-        self.control.send_if_modified(|control| {
+        self.control.change(|control| {
             let fits = control.state == from;
             if fits {
                 control.state = to;
@@ -169,7 +169,7 @@ impl WorkerHandle {
         if Flaw::StopWaits.on() {
             deadline += Duration::from_secs(3600);
         }
-        self.control.send_if_modified(|control| {
+        self.control.change(|control| {
             let fits = !matches!(control.state, State::Stopping { .. });
             if fits {
                 control.state = State::Stopping { deadline };

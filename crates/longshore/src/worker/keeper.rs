@@ -5,7 +5,6 @@ use std::sync::Arc;
 use futures_util::future::{OptionFuture, join_all};
 use longshore_core::{Part, Result};
 use tokio::{
-    sync::watch,
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
@@ -20,6 +19,7 @@ use super::{
     lanes::LaneKeeper,
     leases,
     limit::Limit,
+    notice::{Notice, Reader},
     pace::Pace,
     partitions::Partitions,
     trouble::Trouble,
@@ -37,11 +37,12 @@ pub(super) async fn start(worker: Worker) -> Result<WorkerHandle> {
     } = worker;
     client.ensure(queue.topology()).await?;
     let drivers = drivers(&settings);
-    let (control, told) = watch::channel(Control {
+    let control = Notice::new(Control {
         state: State::Running,
         concurrency: settings.concurrency,
         prefetch: settings.prefetch,
     });
+    let told = control.reader();
     let lanes = match queue.topology().partitions {
         0 => queue.lanes_by_priority(),
         _ => Vec::new(),
@@ -88,7 +89,7 @@ pub(super) async fn start(worker: Worker) -> Result<WorkerHandle> {
         limit: Limit::new(Arc::clone(&shared), queue).await,
         _beside: beside,
     };
-    if *keeper.limit.may().borrow() {
+    if keeper.limit.may().get() {
         keeper.open(shared.settings.prefetch).await?;
     }
     let tasks = windows
@@ -130,12 +131,7 @@ impl Keeper {
         }
     }
 
-    async fn run(
-        mut self,
-        shared: SharedRef,
-        told: watch::Receiver<Control>,
-        drivers: Vec<JoinHandle<()>>,
-    ) {
+    async fn run(mut self, shared: SharedRef, told: Reader<Control>, drivers: Vec<JoinHandle<()>>) {
         let mut stopping = told.clone();
         let deadline = tokio::select! {
             biased;
@@ -148,7 +144,7 @@ impl Keeper {
     }
 
     /// Keeps sources open while the worker runs and none while it is paused. Cancel-safe.
-    async fn keep(&mut self, told: &watch::Receiver<Control>) {
+    async fn keep(&mut self, told: &Reader<Control>) {
         let Self {
             lanes,
             partitions,
@@ -196,7 +192,7 @@ impl Keeper {
 }
 
 /// The deadline, once the worker is told to stop or nobody is left to tell it.
-async fn told_to_stop(told: &mut watch::Receiver<Control>) -> Instant {
+async fn told_to_stop(told: &mut Reader<Control>) -> Instant {
     let is_stop = |control: &Control| matches!(control.state, State::Stopping { .. });
     match told.wait_for(is_stop).await.map(|control| control.state) {
         Ok(State::Stopping { deadline }) => deadline,

@@ -6,11 +6,12 @@ use longshore_core::{
     ErrorKind, Part, Result, Settlement, Subscription, Text, Topology, Verdict, chaos::Flaw,
     printable,
 };
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     Shared, SharedRef,
     handle::{Control, State},
+    notice::Reader,
     settle::settle,
     trouble::Of,
 };
@@ -45,11 +46,7 @@ impl LaneKeeper {
     }
 
     /// Keeps a source open while the worker runs and `may` says so, and none otherwise. Cancel-safe.
-    pub(super) async fn keep(
-        &mut self,
-        mut told: watch::Receiver<Control>,
-        mut may: watch::Receiver<bool>,
-    ) {
+    pub(super) async fn keep(&mut self, mut told: Reader<Control>, mut may: Reader<bool>) {
         let shared = Arc::clone(&self.shared);
         let intake = &shared.intake;
         let mut pause = FIRST_PAUSE;
@@ -57,8 +54,8 @@ impl LaneKeeper {
         loop {
             let Control {
                 state, prefetch, ..
-            } = *told.borrow_and_update();
-            let wanted = state == State::Running && *may.borrow_and_update();
+            } = told.see();
+            let wanted = state == State::Running && may.see();
             let open = intake.is_open(self.at);
             let waiting = !open && wanted;
             let too_old = self.too_old();

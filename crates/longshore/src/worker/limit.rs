@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use longshore_core::Text;
-use tokio::sync::watch;
 
-use super::{SharedRef, trouble::Of};
+use super::{
+    SharedRef,
+    notice::{Notice, Reader},
+    trouble::Of,
+};
 use crate::Queue;
 
 /// How often the number of dead letters is looked at where there is a limit.
@@ -17,7 +20,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Limit {
     shared: SharedRef,
     queue: Queue,
-    may: watch::Sender<bool>,
+    may: Notice<bool>,
 }
 
 impl Limit {
@@ -26,14 +29,14 @@ impl Limit {
         let limit = Self {
             shared,
             queue,
-            may: watch::channel(true).0,
+            may: Notice::new(true),
         };
         limit.look().await;
         limit
     }
 
-    pub(super) fn may(&self) -> watch::Receiver<bool> {
-        self.may.subscribe()
+    pub(super) fn may(&self) -> Reader<bool> {
+        self.may.reader()
     }
 
     /// Looks for ever.
@@ -42,7 +45,7 @@ impl Limit {
             std::future::pending::<()>().await;
         }
         loop {
-            let pause = if *self.may.borrow() { LOOK } else { LOOK_AGAIN };
+            let pause = if self.may.get() { LOOK } else { LOOK_AGAIN };
             tokio::time::sleep(pause).await;
             self.look().await;
         }
@@ -60,7 +63,9 @@ impl Limit {
         let trouble: Option<Text> = (dead >= limit).then(|| {
             format!("{dead} dead letters, the limit is {limit}: redrive or discard some").into()
         });
-        self.may.send_replace(trouble.is_none());
+        let may = trouble.is_none();
+        self.may
+            .change(|known| std::mem::replace(known, may) != may);
         self.shared.trouble.set(Of::DeadLetters, trouble);
     }
 }

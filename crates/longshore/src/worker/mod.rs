@@ -20,6 +20,7 @@ mod keeper;
 mod lanes;
 mod leases;
 mod limit;
+mod notice;
 mod pace;
 mod partitions;
 mod seats;
@@ -375,7 +376,7 @@ pub(crate) struct Shared {
     /// A handler has asked for the state of its session.
     states_wanted: Arc<std::sync::atomic::AtomicBool>,
     /// What the worker is told to do.
-    told: tokio::sync::watch::Receiver<handle::Control>,
+    told: notice::Reader<handle::Control>,
 }
 
 impl Shared {

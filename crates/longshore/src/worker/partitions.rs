@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnord
 use longshore_core::{
     Claim, Error, ErrorKind, Membership, Ownership, Result, Text, Topology, printable,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     SharedRef,
@@ -20,6 +20,7 @@ use super::{
     grip::Grip,
     handle::{Control, State},
     lanes::{FIRST_PAUSE, LONGEST_PAUSE},
+    notice::Reader,
     seats,
     trouble::Of,
     window::Inbox,
@@ -100,14 +101,9 @@ impl Partitions {
     }
 
     /// Owns its share while the worker runs and `may` says so, and nothing otherwise. Cancel-safe.
-    pub(super) async fn keep(
-        &mut self,
-        mut told: watch::Receiver<Control>,
-        mut may: watch::Receiver<bool>,
-    ) {
+    pub(super) async fn keep(&mut self, mut told: Reader<Control>, mut may: Reader<bool>) {
         loop {
-            let wanted =
-                told.borrow_and_update().state == State::Running && *may.borrow_and_update();
+            let wanted = told.see().state == State::Running && may.see();
             self.want(wanted);
             let (look_at, waits) = (self.look_at, wanted && !self.asking.look);
             tokio::select! {
