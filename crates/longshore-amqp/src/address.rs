@@ -76,6 +76,13 @@ impl Address {
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        // Then what stands there can be the rest of a password, and must not be shown.
+        if path.contains('@') || query.contains('@') {
+            return Err(invalid(
+                "it has an @ behind its hosts; in a password / is written %2F and ? is written %3F, \
+                 in a vhost @ is written %40",
+            ));
+        }
         let (login, hosts) = match authority.rsplit_once('@') {
             Some((login, hosts)) => (Some(login), hosts),
             None => (None, authority),
@@ -281,6 +288,10 @@ mod tests {
                 "heartbeat",
             ),
             ("amqp://canary-u:canary-p@localhost#x", "%23"),
+            // What looks like a port, and then the rest of the password.
+            ("amqps://canary-u:12/canary-p@localhost", "%2F"),
+            ("amqps://canary-u:12?canary-p@localhost", "%3F"),
+            ("amqps://canary-u:12?canary-p=true@localhost", "%3F"),
             ("amqp://canary-u:canary-p@broker.example", "amqps://"),
             ("amqp://canary-u:canary-p@localhost,10.0.0.1", "amqps://"),
         ] {

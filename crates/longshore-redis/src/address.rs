@@ -63,6 +63,13 @@ impl Address {
             ));
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        // Then what stands there can be the rest of a password, and must not be shown.
+        if path.contains('@') {
+            return Err(invalid(
+                "a Redis URL has no @ behind its servers: a '/' in a password is written %2F, an '@' in \
+                 the name of a master %40",
+            ));
+        }
         let (login, servers) = match authority.rsplit_once('@') {
             Some((login, servers)) => (Some(login), servers),
             None => (None, authority),
@@ -296,6 +303,8 @@ mod tests {
             "redis+sentinel://localhost",
             "redis://:canary@example.org",
             "redis://:canary@10.0.0.1",
+            // What looks like a port, and then the rest of the password.
+            "rediss+sentinel://user:12/canary@localhost/main",
         ] {
             let error = parse(url).expect_err(url);
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");

@@ -47,7 +47,7 @@ struct Url(String);
 
 impl std::fmt::Debug for Url {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "\"{}:…\"", scheme(&self.0))
+        write!(f, "\"{}:…\"", shown(&self.0))
     }
 }
 
@@ -199,12 +199,12 @@ async fn store(url: &str, broker: &str, options: ConnectOptions) -> Result<Arc<d
         #[cfg(feature = "redis")]
         "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
         | "rediss+sentinel" => longshore_redis::open_store(url, options).await,
-        other => Err(Error::new(
+        _ => Err(Error::new(
             ErrorKind::Unsupported,
             format!(
                 "no store for \"{}:\" in this build; known are memory: and, with the feature `redis`, \
                  redis:, rediss:, redis+cluster:, rediss+cluster:, redis+sentinel: and rediss+sentinel:",
-                longshore_core::printable(other, 32)
+                longshore_core::printable(shown(url), 32)
             ),
         )),
     }
@@ -218,12 +218,12 @@ async fn transport(url: &str, options: ConnectOptions) -> Result<Arc<dyn Transpo
         #[cfg(feature = "redis")]
         "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
         | "rediss+sentinel" => longshore_redis::connect(url, options).await,
-        other => Err(Error::new(
+        _ => Err(Error::new(
             ErrorKind::Unsupported,
             format!(
                 "no transport for \"{}:\" in this build; known are memory:, amqp: and amqps: (feature `amqp`), \
                  redis:, rediss:, redis+cluster:, rediss+cluster:, redis+sentinel: and rediss+sentinel: (feature `redis`)",
-                longshore_core::printable(other, 32)
+                longshore_core::printable(shown(url), 32)
             ),
         )),
     }
@@ -236,6 +236,17 @@ fn scheme(url: &str) -> &str {
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
     if fits { scheme } else { "" }
+}
+
+/// The scheme where it is one for certain: what stands before a colon alone can be a user, or the
+/// beginning of a password.
+fn shown(url: &str) -> &str {
+    let scheme = scheme(url);
+    let rest = url.get(scheme.len()..).unwrap_or_default();
+    match rest.starts_with("://") || scheme == "memory" {
+        true => scheme,
+        false => "",
+    }
 }
 
 #[track_caller]
@@ -253,7 +264,13 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_scheme_names_the_known_ones_and_shows_no_password() {
-        for url in ["kafka://user:canary@host", "user:canary@host", "canary", ""] {
+        for url in [
+            "kafka://user:canary@host",
+            "user:canary@host",
+            "canary:x@host",
+            "canary",
+            "",
+        ] {
             let error = Connect::new(url).open().await.expect_err("no transport");
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             assert!(
