@@ -35,6 +35,10 @@ const LOST: &str = "longshore.delay.v1.30.lost";
 /// The longest delay the ladder can hold: 621 days.
 pub(crate) const LONGEST: Duration = Duration::from_millis(50 * ((1 << LEVELS) - 1));
 
+/// The longest name of a queue that a delay can end in: AMQP's 255 octets of a routing key less those
+/// of the delay.
+pub(crate) const LONGEST_ADDRESS: usize = 255 - 2 * LEVELS as usize;
+
 fn level(level: u32) -> String {
     format!("longshore.delay.v1.{LEVELS}.{level:02}")
 }

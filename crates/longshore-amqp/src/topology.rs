@@ -6,12 +6,12 @@ mod sessions;
 use std::time::Duration;
 
 use lapin::types::{AMQPValue, FieldTable};
-use longshore_core::{Declare, Part, Result, Topology};
+use longshore_core::{Declare, Error, ErrorKind, Part, Result, Topology};
 
 pub(crate) use self::sessions::numbers;
 use crate::{
     convert::long,
-    delay::Ladder,
+    delay::{self, Ladder},
     fan_out, names,
     objects::{declare_queue, lasting},
     session::Session,
@@ -59,5 +59,55 @@ pub(crate) async fn declare(session: &Session, topology: &Topology, mode: Declar
         (_, 1..) => sessions::declare(session, topology, mode).await,
         (Declare::Create, 0) => fan_out::declare(session, topology).await,
         (Declare::Verify, 0) => fan_out::verify(session, topology).await,
+    }
+}
+
+/// What cannot be kept is refused, never ignored.
+pub(crate) fn check(topology: &Topology) -> Result<()> {
+    let partitions = topology.partitions;
+    let invalid = |why: String| Err(Error::new(ErrorKind::Invalid, why));
+    if partitions > 0 && !(partitions.is_power_of_two() && partitions <= 256) {
+        return invalid(format!(
+            "the number of partitions is a power of two up to 256, not {partitions}"
+        ));
+    }
+    if partitions > 0 && !topology.lanes.is_empty() {
+        return invalid("a queue has lanes or sessions, not both".to_owned());
+    }
+    let count = topology.lanes.len();
+    if count > usize::from(u8::MAX) {
+        return invalid(format!("a queue has at most 255 lanes, not {count}"));
+    }
+    for lane in &topology.lanes {
+        names::lane_name(lane)?;
+        let bytes = names::lane(&topology.queue, lane).len();
+        if bytes > delay::LONGEST_ADDRESS {
+            let most = delay::LONGEST_ADDRESS;
+            return invalid(format!(
+                "the queue of the lane \"{lane}\" would have a name of {bytes} bytes, a delay can end in one of {most}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::Name;
+
+    use super::*;
+
+    #[test]
+    fn a_lane_whose_queue_no_delay_can_name_is_refused() {
+        let name = |length| Name::new("x".repeat(length)).expect("a name");
+        for (queue, lane, kept) in [(128, 64, true), (128, 65, false), (65, 128, false)] {
+            let mut topology = Topology::new(name(queue));
+            topology.lanes.push(name(lane));
+            let checked = check(&topology);
+            assert_eq!(checked.is_ok(), kept, "{queue} {lane}");
+            let physical = names::lane(&topology.queue, &topology.lanes[0]);
+            let (_, key) = Ladder::route(delay::LONGEST, &physical).expect("a route");
+            assert_eq!(key.len() <= 255, kept, "{queue} {lane}");
+        }
     }
 }

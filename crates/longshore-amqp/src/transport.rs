@@ -238,7 +238,7 @@ impl Transport for AmqpTransport {
 
     async fn declare(&self, topology: &Topology, declare: Declare) -> Result<()> {
         self.check_open()?;
-        check_topology(topology)?;
+        topology::check(topology)?;
         self.prepared.heed(declare);
         self.parts.see(topology);
         if topology.partitions > 0 {
@@ -301,7 +301,7 @@ impl Transport for AmqpTransport {
 
     async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed> {
         self.check_open()?;
-        check_topology(&subscription.topology)?;
+        topology::check(&subscription.topology)?;
         check_prefetch(subscription.prefetch)?;
         self.prepared.heed(subscription.declare);
         self.parts.see(&subscription.topology);
@@ -347,7 +347,7 @@ impl Transport for AmqpTransport {
 
     async fn join(&self, queue: &Arc<Topology>, declare: Declare) -> Result<Box<dyn Membership>> {
         self.check_open()?;
-        check_topology(queue)?;
+        topology::check(queue)?;
         self.prepared.heed(declare);
         self.parts.see(queue);
         let membership = AmqpMembership::join(&self.estate, &self.register, queue, declare).await?;
@@ -367,28 +367,6 @@ impl Transport for AmqpTransport {
             self.admin.close(within),
         );
     }
-}
-
-/// What cannot be kept is refused, never ignored.
-fn check_topology(topology: &Topology) -> Result<()> {
-    let partitions = topology.partitions;
-    let invalid = |why: String| Err(Error::new(ErrorKind::Invalid, why));
-    if partitions > 0 && !(partitions.is_power_of_two() && partitions <= 256) {
-        return invalid(format!(
-            "the number of partitions is a power of two up to 256, not {partitions}"
-        ));
-    }
-    if partitions > 0 && !topology.lanes.is_empty() {
-        return invalid("a queue has lanes or sessions, not both".to_owned());
-    }
-    let count = topology.lanes.len();
-    if count > usize::from(u8::MAX) {
-        return invalid(format!("a queue has at most 255 lanes, not {count}"));
-    }
-    let lanes = topology.lanes.iter();
-    lanes
-        .map(|lane| names::lane_name(lane))
-        .try_for_each(|name| name.map(drop))
 }
 
 impl fmt::Debug for AmqpTransport {

@@ -7,13 +7,14 @@ use crate::{Error, ErrorKind, Result, printable};
 /// The name of a queue, lane or topic: 1 to 128 characters of `[A-Za-z0-9._-]`. Cheap to clone.
 ///
 /// What transports add for their physical queues is refused, so that no two queues can collide: the
-/// endings `.dlq`, `.quarantine`, `.marker`, `.lock`, `.p.<lane>` and `.s<count>.<partition>`, and the
-/// beginnings `longshore.` and `amq.`.
+/// endings `.dlq`, `.quarantine`, `.marker`, `.lock`, `.p`, `.p.<lane>`, `.s<count>.<partition>` and
+/// `.s<count>.members`, and the beginnings `longshore.` and `amq.`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
 const LONGEST: usize = 128;
-const RESERVED_ENDINGS: [&str; 4] = [".dlq", ".quarantine", ".marker", ".lock"];
+// `.p`, because the dead letters of `a.p` would be where the lane `dlq` of `a` is.
+const RESERVED_ENDINGS: [&str; 5] = [".dlq", ".quarantine", ".marker", ".lock", ".p"];
 const RESERVED_BEGINNINGS: [&str; 2] = ["longshore.", "amq."];
 
 impl Name {
@@ -61,14 +62,15 @@ impl Name {
     }
 }
 
-/// `<queue>.p.<lane>` or `<queue>.s<count>.<partition>`.
+/// `<queue>.p.<lane>`, `<queue>.s<count>.<partition>` or `<queue>.s<count>.members`.
 fn is_part(name: &str) -> bool {
     let mut words = name.rsplit('.');
     let (Some(last), Some(kind), Some(_)) = (words.next(), words.next(), words.next()) else {
         return false;
     };
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    kind == "p" || kind.strip_prefix('s').is_some_and(number) && number(last)
+    let sessions = || kind.strip_prefix('s').is_some_and(number);
+    kind == "p" || sessions() && (number(last) || last == "members")
 }
 
 impl Deref for Name {
@@ -101,8 +103,11 @@ mod tests {
             "orders",
             "eu.orders",
             "a-b_c.9",
+            "p",
             "p.high",
             "s16.03",
+            "s16.members",
+            "orders.members",
             "a.s16.x",
             &long,
         ] {
@@ -126,7 +131,9 @@ mod tests {
             "longshore.delay",
             "amq.topic",
             "orders.p.high",
+            "orders.p",
             "eu.orders.s16.03",
+            "eu.orders.s16.members",
         ] {
             let error = Name::new(bad).expect_err(bad);
             assert_eq!(error.kind(), ErrorKind::Invalid);
