@@ -85,9 +85,9 @@ pub(crate) fn refused(error: &ServerError) -> Error {
         _ => ErrorKind::Rejected,
     };
     // "unknown command" quotes arguments, which can be a body or a password.
-    let detail = details.split(", with args").next().unwrap_or_default();
-    let detail = printable(detail, 200);
-    Error::new(kind, format!("redis refused: {} {detail}", error.code()))
+    let told = format!("{} {details}", error.code());
+    let told = told.split(", with args").next().unwrap_or_default();
+    Error::new(kind, format!("redis refused: {}", printable(told, 200)))
 }
 
 /// The server cannot do it now and may be able to later; nothing happened.

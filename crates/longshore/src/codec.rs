@@ -101,4 +101,13 @@ mod tests {
             assert!(decoded("", body).is_err());
         }
     }
+
+    #[test]
+    fn a_number_arrives_as_it_was_sent() {
+        let sent = 123_456_789_012_345_680_000_f64;
+        let mut envelope = Envelope::new("", "");
+        envelope.body = encode(&sent, "f64").expect("encoded").into();
+        let arrived: Result<f64, String> = decode(&envelope, "f64");
+        assert_eq!(arrived, Ok(sent));
+    }
 }
