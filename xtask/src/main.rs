@@ -8,6 +8,7 @@ mod bench;
 mod brokers;
 mod chaos;
 mod compose;
+mod fuzz;
 mod interrupt;
 mod python;
 mod simulate;
@@ -36,6 +37,9 @@ Usage: cargo xtask <command>
   simulate [--seeds N] [--first S] [--seed S [--history]]
         Runs the framework on the memory transport under faults in simulated time, one history for each seed;
         2,000 unless said. What fails is run again with --seed, and shown with --history.
+  fuzz [--target NAME]… [--seconds S]
+        Feeds mutated input to everything that reads what strangers wrote, S seconds for each target: under
+        libFuzzer where `cargo fuzz` and a nightly toolchain are installed, else with mutations of its own.
 
 Brokers are taken from LONGSHORE_TEST_AMQP_URL and LONGSHORE_TEST_REDIS_URL where they are set, else from
 `docker compose` where an engine answers, else they are private processes from installed binaries, which
@@ -57,6 +61,7 @@ async fn main() -> ExitCode {
         ["chaos", rest @ ..] => chaos::run(rest).await,
         ["bench", rest @ ..] => bench::run(rest).await,
         ["simulate", rest @ ..] => simulate::run(rest).await,
+        ["fuzz", rest @ ..] => fuzz::run(rest).await,
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

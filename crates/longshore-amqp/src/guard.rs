@@ -15,6 +15,8 @@
 mod content;
 mod filter;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod login;
 mod returns;
 mod table;

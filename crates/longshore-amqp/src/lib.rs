@@ -25,6 +25,9 @@ mod estate;
 mod fan_out;
 mod feed;
 mod fence;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod guard;
 mod headers;

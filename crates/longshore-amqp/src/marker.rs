@@ -115,7 +115,7 @@ impl Marker {
     }
 
     /// Whatever else somebody has put there is no marker.
-    fn read(properties: &BasicProperties) -> Option<Self> {
+    pub(crate) fn read(properties: &BasicProperties) -> Option<Self> {
         if properties.kind().as_ref()?.as_str() != KIND {
             return None;
         }

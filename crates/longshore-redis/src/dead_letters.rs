@@ -23,7 +23,7 @@ use crate::{
 mod pages;
 mod place;
 
-use place::LetterId;
+pub(crate) use place::LetterId;
 
 /// The fields that follow the original ones.
 const OURS: [&str; 5] = [
@@ -182,7 +182,7 @@ impl DeadLetters {
 
 /// The original fields, unpacked, and ours. Ours are the last, by place: a publisher may have used
 /// the same names.
-fn split(mut fields: Fields) -> (Fields, Fields) {
+pub(crate) fn split(mut fields: Fields) -> (Fields, Fields) {
     if let [ours @ .., (name, packed)] = &fields[..]
         && name == PACKED.as_bytes()
         && are_ours(ours)

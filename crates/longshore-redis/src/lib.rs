@@ -16,6 +16,9 @@ mod delay;
 mod entry;
 mod failure;
 mod figures;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod held;
 mod inbox;
 mod lane;

@@ -46,7 +46,7 @@ impl Meta {
         Ok(Self::parse(checked(reply)?))
     }
 
-    fn parse(reply: Value) -> Self {
+    pub(crate) fn parse(reply: Value) -> Self {
         let pairs: Vec<(Value, Value)> = match reply {
             Value::Map(pairs) => pairs,
             Value::Array(flat) => {

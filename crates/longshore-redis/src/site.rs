@@ -353,7 +353,7 @@ pub(crate) fn patience(options: &ConnectOptions) -> Duration {
         .max(Duration::from_millis(100))
 }
 
-fn slot_range(row: Value, asked: &Host) -> Option<(u16, u16, Host)> {
+pub(crate) fn slot_range(row: Value, asked: &Host) -> Option<(u16, u16, Host)> {
     let mut row = array(row).into_iter();
     let from = int(&row.next()?)?.try_into().ok()?;
     let to = int(&row.next()?)?.try_into().ok()?;

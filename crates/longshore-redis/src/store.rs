@@ -199,7 +199,7 @@ impl Store for RedisStore {
     }
 }
 
-fn mark(answer: Value) -> Result<Mark> {
+pub(crate) fn mark(answer: Value) -> Result<Mark> {
     let mut answer = array(answer).into_iter();
     let kind = answer.next().as_ref().and_then(int);
     let more = answer.next();

@@ -52,6 +52,9 @@ mod context;
 mod dead_letters;
 mod draft;
 mod fault;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod handler_error;
 mod message;

@@ -132,6 +132,11 @@ impl Filter {
         Ok(())
     }
 
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn held(&self) -> usize {
+        self.payload.capacity()
+    }
+
     /// A frame's head is complete.
     fn begin(&mut self, out: &mut Vec<u8>) -> io::Result<Stage> {
         let [kind, c0, c1, l0, l1, l2, l3] = self.head;

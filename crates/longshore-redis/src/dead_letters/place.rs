@@ -21,7 +21,7 @@ pub(super) enum Place {
 
 /// One dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct LetterId {
+pub(crate) struct LetterId {
     // First: the oldest come first, wherever they are.
     pub(super) entry: EntryId,
     pub(super) place: Place,
@@ -40,7 +40,7 @@ impl Place {
 
 impl LetterId {
     /// `1700000000000-0`, or `s16.3/1700000000000-0`.
-    pub(super) fn parse(id: &str) -> Option<Self> {
+    pub(crate) fn parse(id: &str) -> Option<Self> {
         let (place, entry) = match id.split_once('/') {
             None => (Place::Lanes, id),
             Some((part, entry)) => {

@@ -1,0 +1,8 @@
+//! The target `codec` under libFuzzer.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| longshore_fuzz::codec(octets));
+
+#[cfg(not(fuzzing))]
+fn main() {}

@@ -1,0 +1,8 @@
+//! The target `history` under libFuzzer.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| longshore_fuzz::history(octets));
+
+#[cfg(not(fuzzing))]
+fn main() {}
