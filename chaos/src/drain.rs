@@ -19,7 +19,7 @@ use crate::{
 /// How long everything may take to be done.
 pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 /// How often is looked.
-const LOOK: Duration = Duration::from_millis(400);
+const LOOK: Duration = Duration::from_secs(1);
 /// How often nothing must be left, one look after the other: what is between two queues is in none.
 const TIMES: u32 = 3;
 

@@ -157,7 +157,8 @@ impl Inside {
             dedup: Kind::Dedup.queue(&self.plan),
         });
         let (tell, told) = oneshot::channel();
-        let service = Service::start(&client, &hands).await;
+        let mut service = Service::new(&hands);
+        service.start(&client, &hands).await;
         let task = tokio::spawn(async move {
             service.watch(told).await?;
             service.stop().await?;

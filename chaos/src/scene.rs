@@ -17,6 +17,9 @@ use crate::{
     random::Random,
 };
 
+/// RabbitMQ counts the messages of a quorum queue at its ticks, every 5 s by default: by then what is
+/// said to be empty may not be.
+const TICK: &str = "[{rabbit, [{quorum_tick_interval, 500}]}].";
 /// A queue nobody looks at.
 pub(crate) const WARM_UP: &str = "warm-up";
 
@@ -67,12 +70,11 @@ impl Scene {
         folder: &Path,
         history: Arc<Recorder>,
     ) -> Result<Self, Failure> {
-        let kind = match plan.on {
-            On::Amqp => BrokerKind::RabbitMq,
-            On::Redis => BrokerKind::Redis,
+        let broker = match plan.on {
+            On::Amqp => Broker::rabbitmq().advanced_config(TICK).start().await?,
+            On::Redis => Broker::start(BrokerKind::Redis).await?,
             On::Memory => return Err("the memory transport has no processes".into()),
         };
-        let broker = Broker::start(kind).await?;
         let proxy = Proxy::start(broker.addr(0)).await?;
         plan.url = proxy.url(&broker.url());
         let store = match plan.on {

@@ -27,23 +27,26 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts all workers, as often as it takes.
-    pub(crate) async fn start(client: &Client, hands: &Arc<Hands>) -> Self {
-        let plan = hands.plan.clone();
-        let mut workers = Vec::new();
+    /// Has no worker yet.
+    pub(crate) fn new(hands: &Hands) -> Self {
+        Self {
+            plan: hands.plan.clone(),
+            history: Arc::clone(&hands.history),
+            workers: Vec::new(),
+        }
+    }
+
+    /// Starts all workers, as often as it takes. Where this is dropped, those that have started run
+    /// on until [`stop`](Self::stop).
+    pub(crate) async fn start(&mut self, client: &Client, hands: &Arc<Hands>) {
         for kind in Kind::ALL {
             loop {
-                match worker(&plan, *kind, client, hands).start().await {
-                    Ok(handle) => break workers.push((*kind, handle)),
+                match worker(&self.plan, *kind, client, hands).start().await {
+                    Ok(handle) => break self.workers.push((*kind, handle)),
                     Err(error) => eprintln!("{} cannot be started: {error}", kind.name()),
                 }
                 tokio::time::sleep(AGAIN).await;
             }
-        }
-        Self {
-            plan,
-            history: Arc::clone(&hands.history),
-            workers,
         }
     }
 

@@ -59,17 +59,21 @@ pub(crate) async fn run() -> Result<(), Failure> {
         forger,
         ledger,
     });
-    let started = async {
-        let client = connect(&plan).await;
-        let service = Service::start(&client, &hands).await;
-        (client, service)
-    };
-    let (client, service) = tokio::select! {
+    let client = tokio::select! {
         biased;
         _ = told.recv() => return Ok(()),
-        started = started => started,
+        client = connect(&plan) => client,
     };
-    service.watch(Box::pin(told.recv())).await?;
+    let mut service = Service::new(&hands);
+    // Those that run already are stopped as they should be.
+    let all = tokio::select! {
+        biased;
+        _ = told.recv() => false,
+        () = service.start(&client, &hands) => true,
+    };
+    if all {
+        service.watch(Box::pin(told.recv())).await?;
+    }
 
     let over = async {
         service.stop().await?;
