@@ -19,28 +19,8 @@ const DATA: &str = "LONGSHORE_BROKER_DATA";
 pub(crate) async fn run(arguments: &[&str]) -> Result<ExitCode, Failure> {
     let mut interrupt = Interrupt::listen()?;
     provide_binaries();
-    // With the features and the profile of `cargo test --workspace --all-features`, so that neither
-    // builds again what the other has. A program is built for the tests of its package only.
-    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(root())
-        .args(["test", "--quiet", "--workspace", "--all-features"])
-        .args(["--no-run", "--test", "conductor"])
-        .status()
-        .await?;
-    if !built.success() {
-        return Err("the harness cannot be built".into());
-    }
-    let mut program = std::env::current_exe()?;
-    program.set_file_name("longshore-chaos");
-    let mut harness = Command::new(program);
-    harness.args(arguments).kill_on_drop(true);
-    // A disk that is busy with something else stalls every broker for seconds. Nothing here ends the
-    // machine, so memory is as durable.
-    let memory = Path::new("/dev/shm");
-    if std::env::var_os(DATA).is_none() && memory.is_dir() {
-        harness.env(DATA, memory);
-    }
-    let mut running = harness.spawn()?;
+    build().await?;
+    let mut running = harness()?.args(arguments).spawn()?;
     tokio::select! {
         biased;
         () = interrupt.wished() => {
@@ -53,4 +33,41 @@ pub(crate) async fn run(arguments: &[&str]) -> Result<ExitCode, Failure> {
             Ok(ExitCode::from(code.unwrap_or(1)))
         }
     }
+}
+
+/// Builds the harness.
+///
+/// # Errors
+/// It cannot be built.
+pub(crate) async fn build() -> Result<(), Failure> {
+    // With the features and the profile of `cargo test --workspace --all-features`, so that neither
+    // builds again what the other has. A program is built for the tests of its package only.
+    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(root())
+        .args(["test", "--quiet", "--workspace", "--all-features"])
+        .args(["--no-run", "--test", "conductor"])
+        .status()
+        .await?;
+    if !built.success() {
+        return Err("the harness cannot be built".into());
+    }
+    Ok(())
+}
+
+/// The harness that was built, without arguments.
+///
+/// # Errors
+/// The system does not say where this program is.
+pub(crate) fn harness() -> Result<Command, Failure> {
+    let mut program = std::env::current_exe()?;
+    program.set_file_name("longshore-chaos");
+    let mut harness = Command::new(program);
+    harness.kill_on_drop(true);
+    // A disk that is busy with something else stalls every broker for seconds. Nothing here ends the
+    // machine, so memory is as durable.
+    let memory = Path::new("/dev/shm");
+    if std::env::var_os(DATA).is_none() && memory.is_dir() {
+        harness.env(DATA, memory);
+    }
+    Ok(harness)
 }

@@ -10,6 +10,7 @@ mod chaos;
 mod compose;
 mod fuzz;
 mod interrupt;
+mod mutants;
 mod python;
 mod simulate;
 mod supply;
@@ -40,6 +41,9 @@ Usage: cargo xtask <command>
   fuzz [--target NAME]… [--seconds S]
         Feeds mutated input to everything that reads what strangers wrote, S seconds for each target: under
         libFuzzer where `cargo fuzz` and a nightly toolchain are installed, else with mutations of its own.
+  mutants [--only FLAW]… [--seeds N]
+        Breaks one promise after the other on purpose and says what of simulate and chaos notices it; a flaw
+        that nothing notices is a failure.
 
 Brokers are taken from LONGSHORE_TEST_AMQP_URL and LONGSHORE_TEST_REDIS_URL where they are set, else from
 `docker compose` where an engine answers, else they are private processes from installed binaries, which
@@ -60,6 +64,7 @@ async fn main() -> ExitCode {
         ["brokers"] => brokers::run().await,
         ["chaos", rest @ ..] => chaos::run(rest).await,
         ["bench", rest @ ..] => bench::run(rest).await,
+        ["mutants", rest @ ..] => mutants::run(rest).await,
         ["simulate", rest @ ..] => simulate::run(rest).await,
         ["fuzz", rest @ ..] => fuzz::run(rest).await,
         ["help" | "--help" | "-h"] => {
