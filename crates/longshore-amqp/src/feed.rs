@@ -121,20 +121,23 @@ impl Feed {
         self.intake.drained(self.slot);
     }
 
-    /// Waits until the quarantine is this lane's to consume, or the source is stopped.
+    /// Waits until the quarantine is this lane's to consume and nothing moves there, or the source is
+    /// stopped.
     async fn turn(&mut self) -> Option<Turn> {
         if self.slot == Slot::Lane {
             return None;
         }
         let gate = self.plan.gate.clone();
-        if let Some(turn) = gate.try_turn() {
-            return Some(turn);
-        }
         self.tell(None);
+        let turn = async {
+            let turn = gate.turn().await;
+            gate.quiet().await;
+            turn
+        };
         tokio::select! {
             biased;
             () = stopped(self.intent.clone()) => None,
-            turn = gate.turn() => Some(turn),
+            turn = turn => Some(turn),
         }
     }
 

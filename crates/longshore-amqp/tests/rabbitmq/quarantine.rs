@@ -1,5 +1,7 @@
 //! Messages whose consumers die.
 
+use std::time::Duration;
+
 use longshore_core::{Reason, Verdict};
 
 use crate::rig::{Rig, body};
@@ -22,7 +24,7 @@ async fn a_message_that_came_back_twice_goes_through_the_quarantine_alone() {
     assert_eq!(poison.attempt, 3);
     taker.nothing().await;
     // A retry returns to the quarantine and counts on.
-    let after = std::time::Duration::ZERO;
+    let after = Duration::ZERO;
     taker.settle(poison, Verdict::Retry { after }).await;
     for _ in 0..2 {
         let innocent = taker.one().await;
@@ -55,4 +57,20 @@ async fn without_a_threshold_nothing_is_diverted() {
         let mut taker = rig.subscribe_as(subscription).await;
         assert_eq!(taker.one().await.attempt, attempt);
     }
+}
+
+#[tokio::test]
+async fn whoever_dies_as_soon_as_it_is_started_costs_nothing_in_the_quarantine() {
+    let rig = Rig::new().await;
+    rig.publish(["a"]).await;
+    for attempt in 1..=2 {
+        assert_eq!(rig.subscribe().await.one().await.attempt, attempt);
+    }
+    for _ in 0..6 {
+        let taker = rig.subscribe().await;
+        // So long a life is too short to start anything.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(taker);
+    }
+    assert_eq!(rig.subscribe().await.one().await.attempt, 3);
 }
