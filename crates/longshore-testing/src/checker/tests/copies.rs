@@ -68,6 +68,20 @@ fn every_publish_that_may_have_happened_and_every_redrive_has_its_own_attempts()
 }
 
 #[test]
+fn a_redrive_that_was_killed_leaves_a_copy_that_runs_beside_the_next() {
+    let again = |killed: &str| {
+        format!(
+            "pub 1 always, ok 1, start 1 1, end 1 1 failed, start 1 2, end 1 2 failed, start 1 3, \
+             end 1 3 failed, start 1 4, end 1 4 failed, start 1 5, end 1 5 failed, redriven 1, {killed} \
+             start 1 1, end 1 1 failed, start 1 2, end 1 2 failed, start 1 3, end 1 3 failed, redriven 1, \
+             start 1 4, end 1 4 failed, start 1 5, end 1 5 failed, dead 1 exhausted 5, drained"
+        )
+    };
+    judged(&Rules::rabbitmq(), &again("kill 5,"), &[]);
+    illegal(Rule::Attempts, &again(""));
+}
+
+#[test]
 fn what_publishes_on_may_start_again_after_its_success_and_counts_as_handled() {
     let sent = "pub 1, ok 1, start 1 1, end 1 1 sends";
     legal(&format!("{sent}, drained"));
