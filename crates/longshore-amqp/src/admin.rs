@@ -14,14 +14,14 @@ use longshore_core::{
     Admin, Clock, DeadLetter, Declare, Defect, Envelope, Error, ErrorKind, Limits, Name, Part,
     Reason, Result, Stats, Text, Topology, chaos::CrashPoint, partition_of,
 };
-use tokio::sync::Mutex;
 
 use crate::{
     convert::{Arrived, Native, arrived, short},
     copy::{obituary, restored},
-    dead_letters::{Found, Reader, connect},
+    dead_letters::{Found, Reader},
     headers,
     link::Link,
+    lookout::Lookout,
     names,
     objects::{Figures, declare_queue},
     parts::Parts,
@@ -40,9 +40,7 @@ pub(crate) struct AmqpAdmin {
     pub(crate) copies: Arc<Publisher>,
     pub(crate) replies: ReplyRule,
     pub(crate) clock: Arc<dyn Clock>,
-    /// A connection of its own, once there is something to look for: what is missing uses up a channel
-    /// of it, see [`Session::channel`].
-    pub(crate) looking: Mutex<Option<Arc<Session>>>,
+    pub(crate) lookout: Arc<Lookout>,
 }
 
 /// Bodies listed at a time, together.
@@ -56,25 +54,11 @@ impl AmqpAdmin {
         (found.id, read)
     }
 
-    /// The connection to look for queues on.
+    /// The connection to look for queues on. Waits where the broker is away, and knows whether the
+    /// client was closed.
     async fn looking(&self) -> Result<Arc<Session>> {
-        // Waits where the broker is away, and knows whether the client was closed.
         self.publishing.session().await?;
-        let mut looking = self.looking.lock().await;
-        let good = |session: &&Arc<Session>| session.is_live() && !session.is_worn();
-        if let Some(session) = looking.as_ref().filter(good) {
-            return Ok(session.clone());
-        }
-        let session = Arc::new(connect(&self.dialer).await?);
-        *looking = Some(session.clone());
-        Ok(session)
-    }
-
-    /// Ends the connection it looked on.
-    pub(crate) async fn close(&self, within: Duration) {
-        if let Some(session) = self.looking.lock().await.take() {
-            session.close(within).await;
-        }
+        self.lookout.session().await
     }
 
     /// How many partitions a queue has; 0 without sessions.

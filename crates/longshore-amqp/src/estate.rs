@@ -12,6 +12,7 @@ use crate::{
     error::closed,
     fence,
     link::{Link, State, live},
+    lookout::Lookout,
     marker::{self, Marker},
     objects::declare_queue,
     prepared::{Need, Prepared, is_missing},
@@ -29,6 +30,8 @@ pub(crate) struct Estate {
     prepared: Arc<Prepared>,
     patience: Duration,
     clock: Arc<dyn Clock>,
+    /// Where it is looked whether somebody else has a lock.
+    pub(crate) lookout: Arc<Lookout>,
     /// What was declared, or found, once.
     declared: Mutex<Vec<(Topology, Declare)>>,
 }
@@ -41,6 +44,7 @@ impl Estate {
         prepared: Arc<Prepared>,
         patience: Duration,
         clock: Arc<dyn Clock>,
+        lookout: Arc<Lookout>,
     ) -> Self {
         Self {
             consuming: consuming.watch(),
@@ -49,6 +53,7 @@ impl Estate {
             prepared,
             patience,
             clock,
+            lookout,
             declared: Mutex::default(),
         }
     }

@@ -38,6 +38,7 @@ mod intent;
 mod ledger;
 mod link;
 mod lock;
+mod lookout;
 mod marker;
 mod membership;
 mod names;

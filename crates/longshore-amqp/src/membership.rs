@@ -170,8 +170,12 @@ struct Acquisition {
 impl Acquisition {
     async fn run(self, place: Place) -> Result<Option<Arc<Tenure>>> {
         let session = self.estate.session().await?;
-        // A lock is tried only where nobody consumes: a foreign one costs a channel.
-        if self.is_consumed(&session).await? {
+        // A lock is tried only where nobody has it, as far as can be seen: a foreign one costs a channel.
+        let taken = match &self.queue {
+            Some(queue) => self.is_consumed(&session, queue).await?,
+            None => self.estate.lookout.is_taken(place.name()).await?,
+        };
+        if taken {
             return Ok(None);
         }
         let Some(lock) = Lock::take(&session, place.name()).await? else {
@@ -211,10 +215,7 @@ impl Acquisition {
         Ok(Some(tenure))
     }
 
-    async fn is_consumed(&self, session: &Arc<Session>) -> Result<bool> {
-        let Some(queue) = &self.queue else {
-            return Ok(false);
-        };
+    async fn is_consumed(&self, session: &Arc<Session>, queue: &String) -> Result<bool> {
         let queue = std::slice::from_ref(queue);
         let figures = match look(session, queue).await {
             Err(error) if is_missing(&error) => {

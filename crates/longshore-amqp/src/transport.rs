@@ -30,6 +30,7 @@ use crate::{
     inbox::Inbox,
     intake::Intake,
     link::Link,
+    lookout::Lookout,
     membership::AmqpMembership,
     names,
     partition::{PartitionSettler, PartitionSource},
@@ -63,6 +64,7 @@ pub(crate) struct AmqpTransport {
     estate: Arc<Estate>,
     register: Arc<Register>,
     admin: AmqpAdmin,
+    lookout: Arc<Lookout>,
     clock: Arc<dyn Clock>,
     confirm: Duration,
     closed: AtomicBool,
@@ -112,6 +114,7 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
     };
     let parts = Arc::new(Parts::default());
     let prepared = Arc::new(Prepared::new(publishing.clone()));
+    let lookout = Arc::new(Lookout::new(dialer.clone()));
     let estate = Estate::new(
         &consuming,
         publishing.clone(),
@@ -119,6 +122,7 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
         prepared.clone(),
         options.connect_timeout,
         options.clock.clone(),
+        lookout.clone(),
     );
     Ok(Arc::new(AmqpTransport {
         capabilities: capabilities(&server, options.consumer_timeout),
@@ -136,8 +140,9 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
             copies: copies.clone(),
             replies: replies.clone(),
             clock: options.clock.clone(),
-            looking: Default::default(),
+            lookout: lookout.clone(),
         },
+        lookout,
         copies,
         publishing,
         consuming,
@@ -364,7 +369,7 @@ impl Transport for AmqpTransport {
             self.consuming.close(within),
             self.publishing.close(within),
             self.direct.close(within),
-            self.admin.close(within),
+            self.lookout.close(within),
         );
     }
 }

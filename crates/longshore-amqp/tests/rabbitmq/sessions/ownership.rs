@@ -7,7 +7,7 @@ use longshore_testing::{
 };
 
 use super::worker::{Orders, Worker};
-use crate::rig::{PATIENCE, body, connect, message};
+use crate::rig::{PATIENCE, SILENCE, body, connect, message};
 
 #[tokio::test]
 async fn a_claim_belongs_to_one_worker_until_it_is_released() {
@@ -267,4 +267,22 @@ async fn two_hundred_and_fifty_six_partitions_are_declared_quickly_and_found_fre
     orders.send(all.collect()).await;
     eprintln!("published to all in {:?}", from.elapsed());
     assert_eq!(body(&taker.one().await), "1");
+}
+
+/// A lock that is somebody else's costs lapin a channel of the connection that asked, for good. A worker
+/// asks for seats every second, and what it owns is on that connection.
+#[tokio::test]
+async fn asking_for_a_seat_that_is_taken_again_and_again_costs_nothing() {
+    let orders = Orders::new(2).await;
+    let (one, two) = (orders.worker().await, orders.worker().await);
+    one.own(Claim::Seat(0)).await;
+    let owned = two.own(Claim::Partition(0)).await;
+    for _ in 0..2_200 {
+        assert_eq!(two.acquire(Claim::Seat(0)).await, None);
+    }
+    let lost = std::future::poll_fn(|cx| two.membership.poll_lost(cx));
+    let lost = tokio::time::timeout(SILENCE, lost).await;
+    assert!(lost.is_err(), "{lost:?}");
+    two.membership.release(owned).await.expect("still owned");
+    two.own(Claim::Partition(1)).await;
 }
