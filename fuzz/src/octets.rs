@@ -4,11 +4,18 @@
 #[derive(Debug, Clone)]
 pub(crate) struct Octets<'a> {
     rest: &'a [u8],
+    room: usize,
 }
+
+/// What all strings that repeat one octet may have together.
+const ROOM: usize = 256 * 1024;
 
 impl<'a> Octets<'a> {
     pub(crate) fn new(octets: &'a [u8]) -> Self {
-        Self { rest: octets }
+        Self {
+            rest: octets,
+            room: ROOM,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -49,8 +56,9 @@ impl<'a> Octets<'a> {
     pub(crate) fn string(&mut self) -> Vec<u8> {
         match self.octet() {
             255 => {
-                let length = self.u16();
-                vec![self.octet(); usize::from(length)]
+                let length = usize::from(self.u16()).min(self.room);
+                self.room -= length;
+                vec![self.octet(); length]
             }
             length => self.take(usize::from(length)).to_vec(),
         }

@@ -112,9 +112,11 @@ pub fn obituary(properties: &BasicProperties) -> (Option<Reason>, String, u32) {
     (obituary.reason, obituary.detail, obituary.attempts)
 }
 
-/// Reads a marker, writes it and reads it again: whether it is the same. `None` where it is no marker.
+/// Reads a marker, writes it and reads it again: whether it is the same. `None` where it is no marker,
+/// or its numbers are more than a header of ours can hold.
 pub fn marker_survives(properties: &BasicProperties) -> Option<bool> {
     let marker = Marker::read(properties)?;
+    i64::try_from(marker.token.max(marker.number)).ok()?;
     let letter = marker.letter("orders.s16.03.marker").ok()?;
     Some(Marker::read(&letter.properties).as_ref() == Some(&marker))
 }

@@ -131,6 +131,8 @@ impl Marker {
         };
         count(STARTED, |noted, starts| noted.starts = starts);
         count(RETURNED, |noted, returns| noted.returns = returns);
+        // Nothing is never written, so whoever wrote it must not make it say more than a missing one.
+        notes.retain(|_, noted| !noted.is_nothing());
         let yes = |name: &str| table.inner().get(name) == Some(&AMQPValue::Boolean(true));
         Some(Self {
             token: headers::number(table, TOKEN)?,
@@ -220,6 +222,14 @@ mod tests {
         };
         let letter = marker.letter("orders.s16.03.marker").expect("a letter");
         assert_eq!(Marker::read(&letter.properties), Some(marker));
+        let mut nothing = FieldTable::default();
+        nothing.insert("a".into(), AMQPValue::LongLongInt(0));
+        let mut table = FieldTable::default();
+        table.insert(TOKEN.into(), AMQPValue::LongLongInt(1));
+        table.insert(STARTED.into(), AMQPValue::FieldTable(nothing));
+        let of_nothing = BasicProperties::default().with_type(KIND.into());
+        let read = Marker::read(&of_nothing.with_headers(table)).expect("a marker");
+        assert_eq!(read.notes, Notes::new());
         let plain = BasicProperties::default().with_headers(FieldTable::default());
         assert_eq!(Marker::read(&plain), None);
     }
