@@ -10,7 +10,8 @@ use longshore_testing::checker::Verdict;
 use crate::{
     Failure,
     arguments::Arguments,
-    faults, json, row,
+    faults::{self, Fault},
+    json, row,
     run::{self, Order, Outcome},
     summary::Summary,
 };
@@ -39,15 +40,26 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             return Err(format!("there is no fault \"{name}\": see --list").into());
         }
     }
+    let wanted = |fault: &Fault| {
+        let named = |name: &String| name == fault.name || name == "all";
+        arguments.faults.iter().any(named)
+    };
+    for on in &arguments.on {
+        if !all
+            .iter()
+            .any(|fault| wanted(fault) && fault.on.contains(on))
+        {
+            let on = on.name();
+            return Err(format!("none of these faults can be done to {on}: see --list").into());
+        }
+    }
     let folder = folder()?;
     let mut failed = false;
     let mut summary = Summary::default();
     row::head();
     for on in &arguments.on {
         for fault in &all {
-            let named = |name: &String| name == fault.name || name == "all";
-            let wanted = arguments.faults.iter().any(named);
-            if !wanted || !fault.on.contains(on) {
+            if !wanted(fault) || !fault.on.contains(on) {
                 continue;
             }
             for turn in 0..arguments.runs {

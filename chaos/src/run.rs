@@ -8,7 +8,7 @@ use std::{
 };
 
 use longshore_testing::{
-    checker::{Report, Rule, Verdict},
+    checker::{Report, Verdict},
     history::{self, Event, Recorder},
 };
 use tokio::time::Instant;
@@ -32,6 +32,7 @@ pub(crate) const YOUTH: Duration = Duration::from_secs(2);
 const READY: Duration = Duration::from_secs(10);
 /// How long is published on after the last fault.
 pub(crate) const AFTER: Duration = Duration::from_secs(4);
+
 /// What to do.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
@@ -200,8 +201,6 @@ fn ready(history: &Path) -> Result<usize, Failure> {
 
 /// How the broken rules are named in one cell of a table.
 pub(crate) fn broken_rules(report: &Report) -> String {
-    let mut rules: Vec<Rule> = report.violations.iter().map(|v| v.rule).collect();
-    rules.dedup();
-    let names: std::collections::BTreeSet<_> = rules.iter().map(|rule| rule.name()).collect();
+    let names: BTreeSet<_> = report.violations.iter().map(|v| v.rule.name()).collect();
     names.into_iter().collect::<Vec<_>>().join(" ")
 }

@@ -134,8 +134,9 @@ pub(super) fn all() -> Vec<Fault> {
         .map(|crash| Fault {
             on: crash.on,
             plan: match crash.point {
-                // A copy that a crash leaves is a second message without a window.
+                // A noted start counts though its handler never ran: without more of them everything dies.
                 CrashPoint::StartNoted => |plan| plan.max_attempts = 12,
+                // A copy that a crash leaves is a second message without a window.
                 CrashPoint::Forwarded => |plan| plan.known_in_sessions = true,
                 _ => |_| {},
             },

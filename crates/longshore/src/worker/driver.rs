@@ -169,8 +169,7 @@ impl Driver {
     async fn serve(&mut self, room: usize, most: usize) {
         let lost = std::mem::take(&mut self.window.lost);
         self.lose(&lost);
-        let wall = self.shared.client.clock().wall();
-        let mut starts = 0;
+        let (wall, mut starts) = (self.shared.client.clock().wall(), 0);
         while starts < room
             && let Some((delivery, desk)) = self.window.next(most)
         {
