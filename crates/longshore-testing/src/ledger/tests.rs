@@ -53,6 +53,23 @@ impl Other {
         let sent = Command::new("kill").args([name, &process]).status();
         assert!(sent.expect("run").success());
     }
+
+    /// Waits until a signal to stop has reached every thread.
+    fn stands_still(&self) {
+        let tasks = format!("/proc/{}/task", self.process.id());
+        let stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            Some(stat.rsplit_once(") ")?.1.starts_with(['T', 't']))
+        };
+        let begun = Instant::now();
+        while !std::fs::read_dir(&tasks)
+            .expect("it runs")
+            .all(|task| stopped(task) == Some(true))
+        {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it stops");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 impl Drop for Other {
@@ -186,12 +203,18 @@ async fn an_effect_without_an_answer_is_an_error_and_the_next_one_asks_anew() {
     let other = Other::start("silent");
     let client = Client::connect(other.socket()).await.expect("it listens");
     other.signal("-STOP");
+    other.stands_still();
     let silent = client.effect(1, Some("a"), 2).await;
     assert_eq!(
         silent.expect_err("no answer").kind(),
         std::io::ErrorKind::TimedOut
     );
     other.signal("-CONT");
+    let begun = Instant::now();
+    while other.history().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it goes on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     // Its answer, to nobody, does not become that of another.
     let effect = client.effect(2, Some("a"), 1).await.expect("answered");
     assert_eq!(effect, Effect::Stale);
