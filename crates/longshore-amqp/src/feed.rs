@@ -1,35 +1,30 @@
 //! One channel that delivers, made anew whenever it is lost.
 
+mod open;
+
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use lapin::{
-    Consumer,
-    message::Delivery as Message,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::{FieldTable, ShortString},
-};
+use lapin::{Consumer, message::Delivery as Message, options::BasicCancelOptions};
 use longshore_core::{Error, ErrorKind, Result, Text, chaos::Flaw};
 use tokio::{
     sync::{oneshot, watch},
     time::{sleep, timeout},
 };
 
+use self::open::Open;
 use crate::{
-    convert::{arrived, counter, short},
+    convert::arrived,
     error::told,
     gate::Turn,
-    held::Held,
     intake::{Intake, Slot},
     intent::{Intent, stopped},
-    link::{State, live},
-    objects::answered,
+    link::State,
     plan::Plan,
     publisher::Publisher,
     pulse::Pulse,
-    session::{SETUP, Session},
+    session::SETUP,
     suspects::{Diversion, is_suspect},
-    topology::declare,
 };
 
 /// One of the two channels of a subscription.
@@ -54,22 +49,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const RETUNE: Duration = Duration::from_millis(20);
 /// Deliveries moved to the buffer under one lock at most.
 const GULP: usize = 256;
-
-/// A channel that delivers.
-struct Open {
-    session: Arc<Session>,
-    held: Arc<Held>,
-    /// The header in which this broker counts returns.
-    counter: &'static str,
-    consumer: Option<Consumer>,
-    /// What was wanted when the consumer was made.
-    wanted: u16,
-    /// The prefetch it got: less by what older consumers of this channel still held.
-    prefetch: u16,
-    /// Tags before this one belong to older consumers.
-    since: u64,
-    stopping: bool,
-}
 
 impl Feed {
     /// Runs until the source is stopped and drained, or dropped.
@@ -121,23 +100,17 @@ impl Feed {
         self.intake.drained(self.slot);
     }
 
-    /// Waits until the quarantine is this lane's to consume and nothing moves there, or the source is
-    /// stopped.
+    /// Waits until the quarantine is this lane's to consume, or the source is stopped.
     async fn turn(&mut self) -> Option<Turn> {
         if self.slot == Slot::Lane {
             return None;
         }
         let gate = self.plan.gate.clone();
         self.tell(None);
-        let turn = async {
-            let turn = gate.turn().await;
-            gate.quiet().await;
-            turn
-        };
         tokio::select! {
             biased;
             () = stopped(self.intent.clone()) => None,
-            turn = turn => Some(turn),
+            turn = gate.turn() => Some(turn),
         }
     }
 
@@ -154,59 +127,6 @@ impl Feed {
             Slot::Lane => &self.plan.lane,
             Slot::Quarantine => &self.plan.quarantine,
         }
-    }
-
-    async fn open(&mut self) -> Result<Open> {
-        let session = live(&mut self.link, SETUP).await?;
-        if self.slot == Slot::Lane && self.declared != session.epoch {
-            declare(&session, &self.plan.topology, self.plan.declare).await?;
-            self.declared = session.epoch;
-        }
-        let prefetch = match self.slot {
-            Slot::Lane => self.intent.borrow().prefetch,
-            Slot::Quarantine => 1,
-        };
-        let channel = session.channel().await?;
-        session.watch.limit(channel.id(), self.plan.limits);
-        let held = Arc::new(Held::new(channel, self.slot == Slot::Quarantine));
-        let consumer = match self.consume(&held, prefetch).await {
-            Ok(consumer) => consumer,
-            Err(error) => {
-                if error.kind() == ErrorKind::NoSuchQueue {
-                    declare(&session, &self.plan.topology, self.plan.declare).await?;
-                }
-                return Err(error);
-            }
-        };
-        Ok(Open {
-            counter: counter(&session.server()),
-            session,
-            held,
-            consumer: Some(consumer),
-            wanted: prefetch,
-            prefetch,
-            since: 1,
-            stopping: false,
-        })
-    }
-
-    async fn consume(&self, held: &Held, prefetch: u16) -> Result<Consumer> {
-        let queue = self.queue();
-        let doing = format!("consuming from \"{queue}\"");
-        let prefetch = prefetch * u16::from(!Flaw::UnboundedPrefetch.on());
-        let qos = held
-            .channel
-            .basic_qos(prefetch, BasicQosOptions { global: false });
-        answered(&doing, queue, qos).await?;
-        // A new tag each time: the old consumer's last deliveries must not be taken for its.
-        let tag = ShortString::from(format!("longshore-{}-{}", held.scope, held.next()));
-        let consumer = held.channel.basic_consume(
-            short("queue name", queue)?,
-            tag,
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        answered(&doing, queue, consumer).await
     }
 
     /// Moves deliveries to the buffer until the channel is lost.
@@ -229,6 +149,9 @@ impl Feed {
                         pulse.beat();
                         let mut messages = vec![first];
                         let end = gulp(&mut open.consumer, &mut messages);
+                        if !self.has_cell(&mut open).await {
+                            return;
+                        }
                         self.arrive(&open, messages, &diversions);
                         if end.is_some_and(|end| !self.ended(&mut open, end, retune)) {
                             return;
@@ -238,12 +161,17 @@ impl Feed {
                     None if !self.ended(&mut open, End::Cancelled, retune) => return,
                     Some(Err(_)) | None => {}
                 },
+                message = next(&mut open.cell), if open.cell.is_some() => match message {
+                    Some(Ok(message)) => self.arrive(&open, vec![message], &diversions),
+                    Some(Err(_)) | None => return,
+                },
                 Some(()) = diversions.next() => {}
                 _ = self.intent.changed() => {}
                 _ = sleep(RETUNE), if open.stopping && open.consumer.is_none() => {
                     // See the crate's note on what crosses a cancellation: it returns with the
                     // channel, and a stop may have a long deadline.
-                    if diversions.is_empty() && open.held.unsettled() == 0 {
+                    let held = &open.held;
+                    if diversions.is_empty() && held.unsettled() == 0 && !held.suspect_is_out() {
                         return;
                     }
                 }
@@ -313,7 +241,7 @@ impl Feed {
         let Some(room @ 1..) = prefetch.checked_sub(held) else {
             return true;
         };
-        match self.consume(&open.held, room).await {
+        match self.consume(&open.held, self.queue(), room).await {
             Ok(consumer) => {
                 open.consumer = Some(consumer);
                 open.wanted = prefetch;
@@ -364,7 +292,18 @@ impl Feed {
                 diversions.push(async move { drop((moved.await, under_way)) }.boxed());
                 return None;
             }
-            Some(arrived.delivery(held.receipt(tag), self.plan.part, &self.plan.limits))
+            if held.is_awaited(tag, &arrived) {
+                return None;
+            }
+            // Started or not: the broker's count tells only where nothing else does.
+            let noted = matches!(held.cell.get(), Some(Some(_)));
+            if noted {
+                arrived.returns = 0;
+            }
+            let mut delivery =
+                arrived.delivery(held.receipt(tag), self.plan.part, &self.plan.limits);
+            delivery.suspect = noted;
+            Some(delivery)
         });
         self.intake
             .push(held, deliveries.collect::<Vec<_>>().into_iter());

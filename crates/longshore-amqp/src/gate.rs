@@ -9,12 +9,11 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
 use longshore_core::Name;
-use tokio::{sync::OwnedMutexGuard, time::sleep};
+use tokio::sync::OwnedMutexGuard;
 
 /// One of each queue, for all lanes this client consumes. Shut while suspects are being moved: whatever
 /// kills this process out of the quarantine would cost the others, half moved, one more attempt.
@@ -24,9 +23,6 @@ pub(crate) struct Gate {
     under_way: AtomicUsize,
     waiting: Mutex<Vec<Weak<AtomicWaker>>>,
 }
-
-/// How long a process has lived before it takes anything out of the quarantine.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// A suspect is on its way to the quarantine as long as this lives.
 pub(crate) struct UnderWay(Arc<Gate>);
@@ -38,16 +34,6 @@ impl Gate {
     /// The right to consume, once it is free. Cancelling loses only the place in the line.
     pub(crate) async fn turn(&self) -> Turn {
         self.turn.clone().lock_owned().await
-    }
-
-    /// Waits until this process has lived for a while and moves no suspects. What the quarantine hands to
-    /// a process that dies before it can start anything pays for that death, and whatever dies as soon as
-    /// it is started does so again and again.
-    pub(crate) async fn quiet(&self) {
-        sleep(QUIET).await;
-        while self.is_shut() {
-            sleep(QUIET).await;
-        }
     }
 
     pub(crate) fn pass(self: &Arc<Self>) -> UnderWay {

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Waker},
@@ -14,11 +14,15 @@ use std::{
 use lapin::{
     Channel,
     options::{BasicAckOptions, BasicRejectOptions},
+    types::ShortString,
 };
 use longshore_core::{
-    Error, ErrorKind, Receipt, Result,
+    Delivery, Envelope, Error, ErrorKind, Receipt, Result,
     chaos::{CrashPoint, Flaw},
 };
+use tokio::sync::oneshot;
+
+use crate::{cell::Suspect, convert::Arrived};
 
 /// The unsettled deliveries of one channel. Its scope is unlike that of any other, so a receipt
 /// that outlived its channel matches nothing.
@@ -27,6 +31,9 @@ pub(crate) struct Held {
     /// Whether this is the quarantine, to which retries return.
     pub(crate) quarantine: bool,
     pub(crate) channel: Channel,
+    /// Of the quarantine, once something was delivered: where it is started, or that this process may
+    /// have no such queue, and what comes back counts as started.
+    pub(crate) cell: OnceLock<Option<ShortString>>,
     tags: Mutex<Tags>,
 }
 
@@ -39,6 +46,7 @@ struct Tags {
     first: u64,
     marks: VecDeque<Mark>,
     unsettled: usize,
+    suspect: Option<Suspect>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,11 +88,13 @@ impl Held {
             scope: SCOPES.fetch_add(1, Ordering::Relaxed),
             quarantine,
             channel,
+            cell: OnceLock::new(),
             tags: Mutex::new(Tags {
                 live: true,
                 first: 1,
                 marks: VecDeque::new(),
                 unsettled: 0,
+                suspect: None,
             }),
         }
     }
@@ -99,20 +109,73 @@ impl Held {
     /// Notes a delivery.
     pub(crate) fn arrived(&self, tag: u64) {
         let mut tags = self.lock();
-        // A gap would be a delivery lapin swallowed: it stays unsettled until the channel ends.
-        while tags.first + (tags.marks.len() as u64) < tag {
+        // A gap is a delivery to the other consumer of this channel, or one lapin has swallowed: that
+        // stays unsettled until the channel ends.
+        while tags.first + (tags.marks.len() as u64) <= tag {
             tags.marks.push_back(Mark::Waiting);
             tags.unsettled += 1;
         }
-        tags.marks.push_back(Mark::Waiting);
-        tags.unsettled += 1;
     }
 
-    /// Notes that these were handed out.
-    pub(crate) fn taken(&self, tag: u64) {
+    /// Notes that this was handed out.
+    pub(crate) fn taken(&self, delivery: &Delivery) {
         let mut tags = self.lock();
+        let [tag, _] = delivery.receipt.tag;
         if let Some(mark @ Mark::Waiting) = tags.mark(tag) {
             *mark = Mark::Taken;
+        }
+        if delivery.suspect {
+            tags.suspect = Some(Suspect::new(delivery));
+        }
+    }
+
+    /// Whether a suspect was handed out and is not settled.
+    pub(crate) fn suspect_is_out(&self) -> bool {
+        let mut tags = self.lock();
+        let Some(suspect) = &tags.suspect else {
+            return false;
+        };
+        let tag = suspect.tag();
+        suspect.is_starting() || matches!(tags.mark(tag), Some(Mark::Taken | Mark::Busy))
+    }
+
+    /// Begins to start a suspect: nobody can settle it before that has ended.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stale`].
+    pub(crate) fn begin_start(
+        &self,
+        tag: u64,
+        attempt: u32,
+    ) -> Result<(Envelope, oneshot::Receiver<u64>)> {
+        self.begin(tag)?;
+        let mut tags = self.lock();
+        let suspect = tags.suspect.as_mut().filter(|suspect| suspect.tag() == tag);
+        Ok(suspect.ok_or_else(stale)?.begin(attempt))
+    }
+
+    /// Whether a start waits for this copy.
+    pub(crate) fn is_awaited(&self, tag: u64, arrived: &Arrived) -> bool {
+        let mut tags = self.lock();
+        let suspect = tags.suspect.as_mut();
+        suspect.is_some_and(|suspect| suspect.takes(tag, arrived))
+    }
+
+    /// Ends a start: what was handed out is held under the tag of its copy.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stale`] where there is none, or it is lost.
+    pub(crate) fn end_start(&self, tag: u64, copy: Option<u64>) -> Result<()> {
+        let mut tags = self.lock();
+        if let Some(suspect) = tags.suspect.as_mut().filter(|suspect| suspect.tag() == tag) {
+            suspect.started(copy);
+        }
+        match copy.and_then(|copy| tags.mark(copy)) {
+            Some(mark @ Mark::Waiting) => {
+                *mark = Mark::Taken;
+                Ok(())
+            }
+            _ => Err(stale()),
         }
     }
 
@@ -236,6 +299,7 @@ impl Held {
 
     fn reject(&self, held: &mut Tags, tags: &[u64], requeue: bool, written: &mut Vec<Written>) {
         for &tag in tags {
+            let tag = held.held_as(tag);
             let Some(mark @ Mark::Busy) = held.mark(tag) else {
                 continue;
             };
@@ -263,10 +327,15 @@ impl Held {
         tags.live = false;
         let first = tags.first;
         tags.unsettled = 0;
+        let suspect = tags.suspect.take();
+        let handed_out = |tag| match &suspect {
+            Some(suspect) if suspect.held_as() == tag => suspect.tag(),
+            _ => tag,
+        };
         let marks = std::mem::take(&mut tags.marks);
         let lost = marks.into_iter().zip(first..);
         lost.filter(|(mark, _)| matches!(mark, Mark::Taken | Mark::Busy))
-            .map(|(_, tag)| self.receipt(tag))
+            .map(|(_, tag)| self.receipt(handed_out(tag)))
             .collect()
     }
 
@@ -291,7 +360,15 @@ pub(crate) fn hang_up(channel: &Channel) {
 }
 
 impl Tags {
+    fn held_as(&self, tag: u64) -> u64 {
+        match &self.suspect {
+            Some(suspect) if suspect.tag() == tag => suspect.held_as(),
+            _ => tag,
+        }
+    }
+
     fn mark(&mut self, tag: u64) -> Option<&mut Mark> {
+        let tag = self.held_as(tag);
         let at = usize::try_from(tag.checked_sub(self.first)?).ok()?;
         self.marks.get_mut(at)
     }

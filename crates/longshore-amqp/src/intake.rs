@@ -42,7 +42,7 @@ struct Inner {
 }
 
 impl Intake {
-    /// Hands nothing out of the quarantine while this gate is shut.
+    /// Hands nothing out of the quarantine while this gate is shut, and one at a time.
     pub(crate) fn behind(gate: Arc<Gate>) -> Self {
         let intake = Self {
             gate,
@@ -131,6 +131,13 @@ impl Intake {
         inner.stopping && !inner.drained.iter().all(|drained| *drained)
     }
 
+    /// Something of this channel is settled: out of the quarantine, the next may be handed out.
+    pub(crate) fn freed(&self, held: &Held) {
+        if held.quarantine {
+            self.arrival.wake();
+        }
+    }
+
     /// The channel a receipt belongs to, while that lives.
     pub(crate) fn held(&self, scope: u64) -> Option<Arc<Held>> {
         let inner = self.lock();
@@ -150,16 +157,14 @@ impl Intake {
         while count < max
             && let Some((held, delivery)) = inner.ready.pop_front()
         {
-            if held.quarantine && shut {
+            if held.quarantine && (shut || held.suspect_is_out()) {
                 waiting.push_back((held, delivery));
                 continue;
             }
-            let [tag, _] = delivery.receipt.tag;
-            held.taken(tag);
+            held.taken(&delivery);
             into.push(delivery);
             count += 1;
         }
-        // The quarantine has at most one.
         for delivery in waiting.into_iter().rev() {
             inner.ready.push_front(delivery);
         }

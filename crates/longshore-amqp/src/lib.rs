@@ -15,6 +15,7 @@
 mod address;
 mod admin;
 mod book;
+mod cell;
 mod convert;
 mod copy;
 mod dead_letters;

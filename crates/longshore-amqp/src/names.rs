@@ -82,6 +82,11 @@ pub(crate) fn quarantine(queue: &str) -> String {
     format!("{queue}.quarantine")
 }
 
+/// Where the suspects of one process lie while they run.
+pub(crate) fn cell(quarantine: &str, process: &str) -> String {
+    format!("{quarantine}.{process}")
+}
+
 /// Held exclusively by whoever reads or moves dead letters.
 pub(crate) fn lock(queue: &str) -> String {
     format!("{queue}.dlq.lock")

@@ -15,6 +15,8 @@ pub(crate) struct Plan {
     pub(crate) lane: String,
     /// Of all lanes together: however many there are, one suspect runs at a time.
     pub(crate) quarantine: String,
+    /// Where a suspect lies while it runs.
+    pub(crate) cell: String,
     pub(crate) gate: Arc<Gate>,
     pub(crate) dead: String,
     pub(crate) suspect_returns: u32,

@@ -11,6 +11,7 @@ use longshore_core::{
 use tokio::time::timeout;
 
 use crate::{
+    cell,
     convert::{Native, short},
     copy::{Death, again, dead},
     delay::Ladder,
@@ -97,15 +98,16 @@ impl AmqpSettler {
 #[async_trait]
 impl Settler for AmqpSettler {
     async fn start(&self, starts: &[(Receipt, u32)]) -> Vec<Result<()>> {
-        // The broker counts the returns of what dies here; there is nothing to note before.
-        let live = |(receipt, _): &(Receipt, u32)| {
-            let [tag, _] = receipt.tag;
-            match self.0.intake.held(receipt.scope) {
-                Some(held) if held.is_live() && held.holds(tag) => Ok(()),
-                _ => Err(stale()),
-            }
-        };
-        starts.iter().map(live).collect()
+        let mut answers = Vec::with_capacity(starts.len());
+        for &(receipt, attempt) in starts {
+            let inner = self.0.clone();
+            // A task of its own: a caller that goes away leaves no start half noted.
+            let noting = tokio::spawn(async move {
+                cell::start(&inner.copies, &inner.intake, receipt, attempt).await
+            });
+            answers.push(noting.await.unwrap_or_else(|_| Err(closed())));
+        }
+        answers
     }
 
     async fn settle(&self, batch: Vec<Settlement>) -> Vec<Answer> {
@@ -141,6 +143,7 @@ impl Settler for AmqpSettler {
         for (held, group) in done.into_values() {
             let tags: Vec<u64> = group.iter().map(|(_, s)| tag_of(s)).collect();
             acknowledged.push((held.end(&tags, End::Acknowledge), group));
+            self.0.intake.freed(&held);
         }
         // A task of its own: a caller that goes away leaves no settlement half done.
         let moving = (!moves.is_empty()).then(|| {
@@ -378,7 +381,9 @@ impl Inner {
             let Some(held) = group.first().map(|one| one.held.clone()) else {
                 continue;
             };
-            let written = held.end(&tags, how).await;
+            let written = held.end(&tags, how);
+            self.intake.freed(&held);
+            let written = written.await;
             answers.extend(group.into_iter().map(|one| match &written {
                 Ok(()) => (one.index, Ok(())),
                 Err(error) => {

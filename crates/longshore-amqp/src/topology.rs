@@ -34,6 +34,24 @@ fn consumed(dead: &str) -> FieldTable {
     table
 }
 
+/// How long what nobody takes stays in a cell: only a process that died, or has just begun to
+/// consume, leaves anything there.
+const CELL_PATIENCE: i64 = 1_000;
+/// How long an empty cell outlives its process.
+const CELL_REST: i64 = 60 * 60 * 1_000;
+
+/// The arguments of the queue where the suspects of one process lie while they run: what nobody holds
+/// there goes back to the quarantine.
+pub(crate) fn cell(quarantine: &str) -> FieldTable {
+    let mut table = consumed(quarantine);
+    table.insert(
+        "x-message-ttl".into(),
+        AMQPValue::LongLongInt(CELL_PATIENCE),
+    );
+    table.insert("x-expires".into(), AMQPValue::LongLongInt(CELL_REST));
+    table
+}
+
 /// Declares or verifies all that belongs to a queue.
 ///
 /// # Errors

@@ -60,6 +60,8 @@ pub(crate) struct AmqpTransport {
     direct: DirectReplies,
     prepared: Arc<Prepared>,
     parts: Arc<Parts>,
+    /// Unlike that of any other client of this broker.
+    process: longshore_core::Text,
     gates: Gates,
     estate: Arc<Estate>,
     register: Arc<Register>,
@@ -132,6 +134,7 @@ pub async fn connect(address: &str, options: ConnectOptions) -> Result<Arc<dyn T
         estate: Arc::new(estate),
         register: Arc::default(),
         parts: parts.clone(),
+        process: options.ids.text(),
         gates: Gates::default(),
         admin: AmqpAdmin {
             parts,
@@ -311,8 +314,10 @@ impl Transport for AmqpTransport {
         self.prepared.heed(subscription.declare);
         self.parts.see(&subscription.topology);
         let lane = names::part(&subscription.topology, subscription.part)?;
+        let quarantine = names::quarantine(&subscription.topology.queue);
         let plan = Arc::new(Plan {
-            quarantine: names::quarantine(&subscription.topology.queue),
+            cell: names::cell(&quarantine, &self.process),
+            quarantine,
             gate: self.gates.of(&subscription.topology.queue),
             dead: names::dead(&subscription.topology.queue),
             lane,

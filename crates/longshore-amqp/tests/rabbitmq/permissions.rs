@@ -55,7 +55,7 @@ async fn who_may_not_read_is_told_at_the_start_and_who_may_not_write_at_the_publ
 #[tokio::test]
 async fn lanes_topics_and_requests_need_no_more_than_is_documented() {
     let broker = Broker::start(BrokerKind::RabbitMq).await.expect("a broker");
-    let plain = r"orders(\.p\.high|\.dlq|\.quarantine)?|placed|longshore\.delay\..+";
+    let plain = r"orders(\.p\.high|\.dlq|\.quarantine(\.[0-9a-f]+)?)?|placed|longshore\.delay\..+";
     let lanes = r"longshore\.(lanes|rest)\.orders";
     for (user, configure, write, read) in [
         (
@@ -125,4 +125,38 @@ async fn lanes_topics_and_requests_need_no_more_than_is_documented() {
     let mut taker = crate::rig::Taker { source, settler };
     let both = taker.exactly(2).await;
     taker.complete(both).await;
+}
+
+/// With what `docs/security.md` gives a service, the starts of its suspects are noted.
+#[tokio::test]
+async fn whoever_may_have_no_queue_for_a_suspect_counts_its_returns() {
+    let broker = Broker::start(BrokerKind::RabbitMq).await.expect("a broker");
+    let url = broker.url();
+    let host = url.rsplit('@').next().expect("a host").to_owned();
+    for (user, own, noted) in [("noting", r"(\.[0-9a-f]+)?", true), ("counting", "", false)] {
+        let mut rig = Rig::on(&url).await;
+        let queue = rig.queue().replace('.', r"\.");
+        let service =
+            format!(r"{queue}|{queue}\.dlq|{queue}\.quarantine{own}|longshore\.delay\..+");
+        let write = format!(r"^(amq\.default|{queue}|{queue}\.quarantine|longshore\.delay\..+)$");
+        let service = format!("^({service})$");
+        let add = ["add_user", user, "secret"];
+        broker.rabbitmqctl(&add).await.expect("a user");
+        let permit = ["set_permissions", user, &service, &write, &service];
+        broker.rabbitmqctl(&permit).await.expect("permissions");
+        rig.publish(["x"]).await;
+        for attempt in 1..=2 {
+            assert_eq!(rig.subscribe().await.one().await.attempt, attempt);
+        }
+        rig.transport = connect(&format!("amqp://{user}:secret@{host}")).await;
+        let held = rig.subscribe().await.one().await;
+        assert_eq!((held.attempt, held.suspect), (3, noted), "{user}");
+        let mut taker = rig.subscribe().await;
+        let held = taker.one().await;
+        assert_eq!(held.attempt, if noted { 3 } else { 4 }, "{user}");
+        if noted {
+            taker.start(&held).await.expect("noted");
+        }
+        taker.complete(vec![held]).await;
+    }
 }

@@ -178,6 +178,15 @@ impl Taker {
         }
     }
 
+    /// Notes a start, as a worker does for a suspect.
+    pub(crate) async fn start(&self, delivery: &Delivery) -> longshore_core::Result<()> {
+        assert!(delivery.suspect, "{delivery:?}");
+        let starts = [(delivery.receipt, delivery.attempt)];
+        let answered = timeout(PATIENCE, self.settler.start(&starts)).await;
+        let mut answers = answered.expect("an answer in time");
+        answers.pop().expect("one answer")
+    }
+
     pub(crate) async fn settle(&self, delivery: Delivery, verdict: Verdict) {
         let Delivery {
             receipt,
