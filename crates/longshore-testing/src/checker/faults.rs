@@ -63,6 +63,11 @@ impl Faults {
         self.last_kill = Some(at);
     }
 
+    /// A process left at its deadline what it had not finished, as if it had died.
+    pub(super) fn abandon(&mut self, at: Duration) {
+        self.last_kill = Some(at);
+    }
+
     pub(super) fn stop(&mut self, at: Duration) {
         self.last_stop = Some(at);
     }

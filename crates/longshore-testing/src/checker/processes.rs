@@ -30,6 +30,9 @@ impl Checker {
     pub(super) fn stop_ends(&mut self, record: &Record, process: u32) {
         if let Some((at, within)) = self.processes.stops.remove(&process) {
             let took = record.at.saturating_sub(at);
+            if took > within {
+                self.faults.abandon(record.at);
+            }
             if took > within + self.rules.stop_slack {
                 let what = format!("process {process} took {took:?} to stop, of {within:?}");
                 let records = [stop_record(process, at, within), record.clone()];

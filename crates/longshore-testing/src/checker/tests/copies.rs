@@ -107,6 +107,10 @@ fn a_crash_may_leave_a_copy_where_the_rules_say_so() {
     judged(&Rules::rabbitmq(), &late, &[]);
     let never = copied.replace("kill 9, ", "");
     judged(&Rules::rabbitmq(), &never, &not_here);
+    // Whoever is still at it at its deadline leaves it there.
+    let stopped = |within: &str| copied.replace("kill 9", &format!("#9 stop {within}, #9 stopped"));
+    judged(&Rules::rabbitmq(), &stopped("0"), &[]);
+    judged(&Rules::rabbitmq(), &stopped("1000"), &not_here);
     let dead = "pub 1 refuse, ok 1, start 1 1, end 1 1 refused, kill 9, dead 1 permanent 1, \
                 dead 1 permanent 1, drained";
     judged(&Rules::rabbitmq(), dead, &[]);
