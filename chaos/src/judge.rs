@@ -17,8 +17,8 @@ use crate::{
     run::Order,
 };
 
-/// How much later than promised a message may start: this machine does everything at once.
-const BUSY: Duration = Duration::from_secs(2);
+/// How long what is due may wait for a free handler: every worker has a backlog.
+const BUSY: Duration = Duration::from_secs(1);
 /// A run of so many seconds must show the whole evidence of its fault.
 const WHOLE: u64 = 30;
 
@@ -32,11 +32,11 @@ fn rules(order: &Order, plan: &Plan) -> Rules {
         .into_iter()
         .filter(|fault| fault.only_ends_processes);
     let lateness = broker.lateness.map(|lateness| lateness + BUSY);
-    // One more than of a message that only waits: what was about to start when its process died was
-    // noted, and is not known to have started. There it happens again and again.
+    // What was about to start when its process died was noted, and is not known to have started.
+    // There it happens again and again.
     let stolen_attempts = match order.fault.act {
         Act::Crash(CrashPoint::StartNoted) => plan.max_attempts,
-        _ => broker.stolen_attempts + 1,
+        _ => broker.stolen_attempts,
     };
     Rules {
         lateness,

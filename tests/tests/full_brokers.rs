@@ -170,3 +170,31 @@ async fn a_redis_out_of_memory_refuses_publishes_and_still_settles_everything() 
     client.publish(&queue, &Job { number: 0 }).await.unwrap();
     worker.stop().await;
 }
+
+/// RabbitMQ 3.10 tells the channels that were refused nothing when an operator lifts the limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_whose_length_limit_is_lifted_takes_messages_again() {
+    let broker = Broker::start(BrokerKind::RabbitMq).await.unwrap();
+    let client = longshore::connect(&broker.url()).await.unwrap();
+    let queue = Queue::new(&unique("limit"));
+    client.declare(&queue).await.unwrap();
+    let limit = r#"{"max-length":1,"overflow":"reject-publish"}"#;
+    let set = ["set_policy", "full", "limit", limit, "--apply-to", "queues"];
+    broker.rabbitmqctl(&set).await.unwrap();
+    until(
+        "a publish is refused",
+        Duration::from_secs(20),
+        async || {
+            let refused = client.publish(&queue, &Job { number: 1 }).await.err()?;
+            (refused.kind() == ErrorKind::Full).then_some(())
+        },
+    )
+    .await;
+    broker.rabbitmqctl(&["clear_policy", "full"]).await.unwrap();
+    until(
+        "publishing works again",
+        Duration::from_secs(20),
+        async || client.publish(&queue, &Job { number: 2 }).await.ok(),
+    )
+    .await;
+}

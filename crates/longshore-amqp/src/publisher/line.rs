@@ -13,7 +13,7 @@ use longshore_core::{
 };
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::Letter;
@@ -27,11 +27,29 @@ use crate::{
 /// How long after a channel could not be opened it is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a channel that was refused something is kept.
+const WORN: Duration = Duration::from_secs(2);
+
 /// A channel in confirm mode.
 pub(super) struct Line {
     pub(super) session: Arc<Session>,
     pub(super) channel: Channel,
     pub(super) blocked: watch::Receiver<bool>,
+    /// When the broker first refused a message here.
+    since: Option<Instant>,
+}
+
+impl Line {
+    /// The broker refused a message.
+    pub(super) fn refused(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Whether this channel has met a refusal so long ago that another may fare better: where an operator
+    /// lifts the length limit of a queue, RabbitMQ does not tell the channels that met it.
+    pub(super) fn is_worn(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= WORN)
+    }
 }
 
 /// Opens a channel on the live connection, `again` after a pause.
@@ -47,6 +65,7 @@ pub(super) async fn open(mut link: watch::Receiver<State>, again: bool) -> Resul
             blocked: session.blocked(),
             session,
             channel,
+            since: None,
         }),
         Ok(Err(error)) => Err(told("asking for confirms", &error)),
         Err(_) => Err(late("asking for confirms")),

@@ -29,6 +29,7 @@ use crate::{
     copy::fits,
     error::{is_refused, late, lost, told},
     guard::ReturnKey,
+    held::hang_up,
     link::State,
 };
 
@@ -148,6 +149,9 @@ impl Press {
         if !self.line.as_ref().is_some_and(live) {
             self.line = None;
         }
+        if self.aloft.is_empty() && self.line.as_ref().is_some_and(Line::is_worn) {
+            self.retire();
+        }
         if self.line.is_none() && self.opening.is_none() {
             self.opening = Some(open(self.link.clone(), self.refusal.is_some()).boxed());
         }
@@ -188,7 +192,7 @@ impl Press {
     /// Puts as much of the backlog on the wire as the window takes.
     fn launch(&mut self) {
         let Some(line) = &self.line else { return };
-        if *line.blocked.borrow() || !line.channel.status().connected() {
+        if line.is_worn() || *line.blocked.borrow() || !line.channel.status().connected() {
             return;
         }
         let (channel, frame_max) = (line.channel.clone(), line.session.frame_max());
@@ -265,11 +269,14 @@ impl Press {
                 )),
             },
             Ok(Confirmation::Nack(_)) if Flaw::RefusalIgnored.on() => Ok(()),
-            Ok(Confirmation::Nack(_)) => Err(Error::new(
-                ErrorKind::Full,
-                "the broker refused to store the message: the queue is at its length limit, or \
-                 has no leader just now",
-            )),
+            Ok(Confirmation::Nack(_)) => {
+                self.line.as_mut().map(Line::refused);
+                Err(Error::new(
+                    ErrorKind::Full,
+                    "the broker refused to store the message: the queue is at its length limit, \
+                     or has no leader just now",
+                ))
+            }
             Ok(Confirmation::NotRequested) => Err(Error::new(
                 ErrorKind::Unknown,
                 "the channel confirms nothing: this is a bug in longshore",
@@ -353,16 +360,12 @@ impl Press {
         }
     }
 
-    /// Gives up a channel that owes a confirm. After a restart RabbitMQ can lose a publish on its way
-    /// to a queue without a leader and notices 10 s later; another channel works at once.
+    /// Gives up a channel that owes a confirm, or is worn. After a restart RabbitMQ can lose a publish on
+    /// its way to a queue without a leader and notices 10 s later; another channel works at once.
     fn retire(&mut self) {
         // A blocked connection owes every confirm, and no channel of it would work.
         if let Some(line) = self.line.take_if(|line| !*line.blocked.borrow()) {
-            let mut close = Box::pin(async move {
-                let _ = line.channel.close(200, "overdue".into()).await;
-            });
-            // The first poll queues the frame; nobody waits for the answer.
-            let _ = close.poll_unpin(&mut Context::from_waker(Waker::noop()));
+            hang_up(&line.channel);
         }
     }
 
