@@ -32,10 +32,11 @@ fn rules(order: &Order, plan: &Plan) -> Rules {
         .into_iter()
         .filter(|fault| fault.only_ends_processes);
     let lateness = broker.lateness.map(|lateness| lateness + BUSY);
-    // What was about to start when its process died was noted, and is not known to have started.
-    // There it happens again and again.
+    // What was about to start when its process died was noted, and is not known to have started. Where
+    // processes die as they start, that happens to one message after the other, and there to each.
     let stolen_attempts = match order.fault.act {
         Act::Crash(CrashPoint::StartNoted) => plan.max_attempts,
+        Act::Crash(_) => broker.stolen_attempts + 1,
         _ => broker.stolen_attempts,
     };
     Rules {
