@@ -15,8 +15,10 @@ use std::{
     time::Duration,
 };
 
-use longshore::{Backoff, Context, DeadLetter, HandlerError, Reason, Route, Router, WorkerHandle};
-use queue_under_test::{Log, Order, QueueUnderTest, Refund};
+use longshore::{
+    Backoff, Context, DeadLetter, HandlerError, Health, Reason, Route, Router, WorkerHandle,
+};
+use queue_under_test::{Log, Order, QueueUnderTest, Refund, until};
 use tokio::time::Instant;
 
 type Handled = Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>>;
@@ -381,4 +383,44 @@ fn a_blocking_handler_past_its_limit_before_a_thread_was_free_does_not_start() {
         worker.stop().await;
         assert_eq!(seen.all(), [(1, 1), (2, 2)]);
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_handler_that_blocks_its_thread_is_noticed_and_the_others_go_on() {
+    let (under_test, refunds) = (QueueUnderTest::new(), Log::new());
+    let (log, let_go) = (refunds.clone(), Arc::new(AtomicBool::new(false)));
+    let blocked = Arc::clone(&let_go);
+    let router = Router::new()
+        .handle_fn(move |_: Order, _: Context| {
+            let blocked = Arc::clone(&blocked);
+            async move {
+                while !blocked.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(())
+            }
+        })
+        .handle_fn(move |refund: Refund, _: Context| {
+            let log = log.clone();
+            async move {
+                log.add(refund.order);
+                Ok(())
+            }
+        });
+    under_test.publish(&Order { id: 13 }).await;
+    let worker = under_test.worker(router).start().await.unwrap();
+    let is_blocked = |health: Health| match health {
+        Health::NotReady(why) => why.contains("has blocked its thread for"),
+        _ => false,
+    };
+    until("it is noticed", || is_blocked(worker.health())).await;
+    for order in 0..50 {
+        under_test.publish(&Refund { order }).await;
+    }
+    refunds.reaches(50).await;
+    assert!(is_blocked(worker.health()));
+    let_go.store(true, Ordering::SeqCst);
+    under_test.settled().await;
+    assert_eq!(worker.health(), Health::Ready);
+    worker.stop().await;
 }

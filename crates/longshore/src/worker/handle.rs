@@ -131,7 +131,8 @@ impl WorkerHandle {
         shared.intake.set_turns(Turns::weighted(&weights));
     }
 
-    /// Whether the worker can do its work. Turns not-ready within 5 s of the broker going away.
+    /// Whether the worker can do its work. Turns not-ready within 5 s of the broker going away, and while
+    /// a handler blocks the thread it runs on for 2 s or more.
     pub fn health(&self) -> Health {
         let shared = &self.shared.0;
         let stopped = self.keeper.as_ref().is_none_or(JoinHandle::is_finished);
@@ -142,6 +143,7 @@ impl WorkerHandle {
             State::Running => shared
                 .trouble
                 .first()
+                .or_else(|| shared.beats.trouble(shared.client.clock().monotonic()))
                 .or_else(|| shared.intake.trouble())
                 .or_else(|| shared.holdings.trouble())
                 .or_else(|| shared.store_trouble()),

@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     Settings, Shared, SharedRef, Worker,
+    beats::{self, Beats},
     dedup::Dedup,
     driver::Driver,
     handle::{Control, GRACE, State, WorkerHandle},
@@ -56,6 +57,7 @@ pub(super) async fn start(worker: Worker) -> Result<WorkerHandle> {
             .map(|rate| Pace::new(rate, client.clock().monotonic())),
         work: telemetry::Work::new(client.transport().system(), queue.name()),
         trouble: Trouble::default(),
+        beats: Beats::new(drivers),
         lanes: queue.lane_names(),
         dedup: Arc::new(Dedup::new(
             client.clone(),
@@ -96,8 +98,8 @@ pub(super) async fn start(worker: Worker) -> Result<WorkerHandle> {
         .into_iter()
         .enumerate()
         .map(|(index, window)| {
-            let shared = Arc::clone(&shared);
-            tokio::spawn(Driver::new(index, drivers, shared, told.clone(), window).run())
+            let driver = Driver::new(index, drivers, Arc::clone(&shared), told.clone(), window);
+            tokio::spawn(beats::watch(Arc::clone(&shared), index, driver.run()))
         })
         .collect();
     let keeper = tokio::spawn(keeper.run(Arc::clone(&shared), told, tasks));

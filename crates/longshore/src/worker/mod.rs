@@ -3,6 +3,7 @@
 mod admit;
 mod attempt;
 mod balance;
+mod beats;
 mod bookkeeping;
 mod claim;
 mod closings;
@@ -370,6 +371,7 @@ pub(crate) struct Shared {
     pace: Option<pace::Pace>,
     work: crate::telemetry::Work,
     trouble: trouble::Trouble,
+    beats: beats::Beats,
     /// The names of the lanes, the most urgent first.
     lanes: Vec<Text>,
     dedup: Arc<dedup::Dedup>,
