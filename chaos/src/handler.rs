@@ -1,6 +1,6 @@
 //! What handlers do: what their message says, with everything noted.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use longshore::{Context, HandlerError, Queue, Reply};
 use longshore_testing::{
@@ -113,9 +113,21 @@ impl Hands {
         })
     }
 
+    /// What shares this thread stands still: locks, and whatever else wants to run.
+    fn block(&self, busy: Duration) -> std::io::Result<()> {
+        let fault = || "block".to_owned();
+        self.history.add(Event::FaultBegins { fault: fault() })?;
+        std::thread::sleep(busy);
+        self.history.add(Event::FaultEnds { fault: fault() })?;
+        Ok(())
+    }
+
     /// Up to its effect.
     async fn live(&self, item: &Item, cx: &Context, end: &End) -> Result<(), HandlerError> {
-        tokio::time::sleep(item.busy).await;
+        match self.plan.blocks && item.busy.as_millis() == u128::from(self.plan.slow.1) {
+            true => self.block(item.busy)?,
+            false => tokio::time::sleep(item.busy).await,
+        }
         let complaint = || "x".repeat(usize::try_from(self.plan.complaint).unwrap_or_default());
         match item.fate {
             Fate::Fail(times) if cx.attempt() > times => {}

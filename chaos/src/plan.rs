@@ -66,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) busy: (u64, u64),
     /// How many of a thousand messages take so many milliseconds instead.
     pub(crate) slow: (u64, u64),
+    /// Whether these block the thread they run on.
+    pub(crate) blocks: bool,
     /// How many bytes of padding a message has at most.
     pub(crate) padding: u64,
     /// How many of a thousand messages have how many bytes of padding instead.
@@ -162,6 +164,7 @@ impl Plan {
             },
             busy: (1, 20),
             slow: (0, 0),
+            blocks: false,
             padding: 1_000,
             bulk: (10, 20_000),
             complaint: 100,

@@ -40,6 +40,22 @@ pub(super) fn all() -> Vec<Fault> {
             ..load("hang", "28", "one message of fifty never returns")
         },
         Fault {
+            on: On::SERVERS,
+            plan: |plan| {
+                plan.slow = (2, 2_500);
+                plan.blocks = true;
+            },
+            evidence: Evidence {
+                redeliveries: 20,
+                ..Evidence::default()
+            },
+            ..load(
+                "block",
+                "28",
+                "one message of five hundred blocks its thread for longer than a lock",
+            )
+        },
+        Fault {
             plan: |plan| {
                 plan.bulk = (30, 900_000);
                 plan.complaint = 1 << 20;
