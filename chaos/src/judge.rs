@@ -2,7 +2,6 @@
 
 use std::{path::Path, time::Duration};
 
-use longshore_core::chaos::CrashPoint;
 use longshore_testing::{
     checker::{Checker, Report, Rules},
     history::read,
@@ -11,8 +10,7 @@ use longshore_testing::{
 use crate::{
     Failure,
     crew::Tally,
-    faults::{self, Act},
-    hindsight,
+    faults, hindsight,
     plan::{On, Plan},
     run::Order,
 };
@@ -32,16 +30,8 @@ fn rules(order: &Order, plan: &Plan) -> Rules {
         .into_iter()
         .filter(|fault| fault.only_ends_processes);
     let lateness = broker.lateness.map(|lateness| lateness + BUSY);
-    // What was about to start when its process died was noted, and is not known to have started. Where
-    // processes die as they start, that happens to one message after the other, and there to each.
-    let stolen_attempts = match order.fault.act {
-        Act::Crash(CrashPoint::StartNoted) => plan.max_attempts,
-        Act::Crash(_) => broker.stolen_attempts + 1,
-        _ => broker.stolen_attempts,
-    };
     Rules {
         lateness,
-        stolen_attempts,
         max_attempts: plan.max_attempts,
         dedup_window: plan.window,
         memory: Some(plan.memory),

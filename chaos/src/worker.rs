@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use longshore::Client;
-use longshore_core::chaos::before_crash;
+use longshore_core::chaos::{before_crash, when_noting};
 use longshore_testing::{
     history::{Event, Recorder},
     ledger,
@@ -16,6 +16,7 @@ use tokio::{
 use crate::{
     Failure,
     handler::Hands,
+    item::Item,
     lifeline,
     plan::{HISTORY, Kind, LEDGER, Plan},
     raw::{Forger, Raw},
@@ -40,6 +41,12 @@ pub(crate) async fn run() -> Result<(), Failure> {
     before_crash(move || {
         let victim = std::process::id();
         let _ = last.add(Event::Killed { victim });
+    });
+    let notes = Arc::clone(&history);
+    when_noting(move |envelope, attempt| {
+        if let Some(message) = Item::number_of(envelope) {
+            let _ = notes.add(Event::Noting { message, attempt });
+        }
     });
     let ledger = connected(LEDGER).await?;
     let forger = tokio::select! {

@@ -202,8 +202,14 @@ impl Flaw {
     }
 }
 
+/// The start of a message is about to be noted at the broker. Noted, it counts, whether its handler
+/// starts or the process dies before.
+#[cfg(not(feature = "chaos"))]
+#[inline(always)]
+pub const fn noting(_: &crate::Envelope, _: u32) {}
+
 #[cfg(feature = "chaos")]
-pub use armed::before_crash;
+pub use armed::{before_crash, noting, when_noting};
 
 #[cfg(feature = "chaos")]
 mod armed {
@@ -213,8 +219,24 @@ mod armed {
     };
 
     use super::{CRASH_VARIABLE, CrashPoint, FLAW_VARIABLE, Flaw};
+    use crate::Envelope;
 
     static LAST_WORDS: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+    type Secretary = Box<dyn Fn(&Envelope, u32) + Send + Sync>;
+    static SECRETARY: OnceLock<Secretary> = OnceLock::new();
+
+    /// The start of a message is about to be noted at the broker. Noted, it counts, whether its
+    /// handler starts or the process dies before.
+    pub fn noting(envelope: &Envelope, attempt: u32) {
+        if let Some(secretary) = SECRETARY.get() {
+            secretary(envelope, attempt);
+        }
+    }
+
+    /// Who is told of each start that is about to be noted, with its number. The first call counts.
+    pub fn when_noting(secretary: impl Fn(&Envelope, u32) + Send + Sync + 'static) {
+        let _ = SECRETARY.set(Box::new(secretary));
+    }
 
     /// What is done before a crash point ends the process, so that a history has the death before
     /// anything that follows from it. The first call counts.

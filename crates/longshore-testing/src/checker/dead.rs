@@ -83,11 +83,11 @@ impl Checker {
             // started.
             let nobody_knows = rules.max_attempts == 1 && reason == "abandoned" && rules.may_copy;
             let most = rules.max_attempts.max(2);
-            let stolen = rules.stolen_attempts >= most;
+            let stolen = rules.stolen_attempts + message.only_noted() >= most;
             let excused = (nobody_knows || stolen) && self.faults.disturbed(message.published);
             return (!excused).then(|| (Rule::Innocent, "it never started".to_owned()));
         };
-        if starts + rules.stolen_attempts < rules.max_attempts {
+        if starts + rules.stolen_attempts + message.only_noted() < rules.max_attempts {
             return Some((rule, format!("after {starts} starts")));
         }
         let copied = message.copies() > 1 || self.may_be_copied(message.published);
@@ -111,6 +111,7 @@ impl Checker {
         };
         let message = &mut self.messages[index];
         message.redrives += 1;
+        (message.noted, message.unstarted) = (0, 0);
         message.dead = 0;
         message.handled = false;
         message.fresh = true;

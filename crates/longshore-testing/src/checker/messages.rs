@@ -29,6 +29,10 @@ pub(super) struct Message {
     pub(super) redrives: u16,
     pub(super) attempts: Attempts,
     pub(super) starts: u16,
+    /// The attempt that was to be noted last, and has not started; 0 for none.
+    pub(super) noted: u16,
+    /// Those before it that never did.
+    pub(super) unstarted: u16,
     /// Ended with success or a refusal for good, and not explained as unsettled.
     pub(super) finals: u16,
     /// The last of these.
@@ -72,6 +76,11 @@ impl Message {
     /// Copies that may be about; one more for each redrive.
     pub(super) fn copies(&self) -> u32 {
         self.stored() + u32::from(self.redrives)
+    }
+
+    /// Attempts that may count and of which no handler is known to have started.
+    pub(super) fn only_noted(&self) -> u32 {
+        u32::from(self.unstarted) + u32::from(self.noted > 0)
     }
 
     /// It can succeed, and no later attempt is for nothing.
@@ -154,6 +163,8 @@ impl Messages {
             redrives: 0,
             attempts: Attempts::default(),
             starts: 0,
+            noted: 0,
+            unstarted: 0,
             finals: 0,
             done: None,
             last: None,

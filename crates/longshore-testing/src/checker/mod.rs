@@ -100,6 +100,7 @@ impl Checker {
         match &record.event {
             Event::Publish(publish) => self.published(record, publish),
             Event::Answered { message, answer } => self.answered(*message, *answer),
+            &Event::Noting { message, attempt } => self.noting(record, message, attempt),
             &Event::Start {
                 message,
                 attempt,

@@ -63,6 +63,18 @@ impl Checker {
         }
     }
 
+    /// A start that may count, whether it happens or not.
+    pub(super) fn noting(&mut self, record: &Record, number: u64, attempt: u32) {
+        let attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
+        if let Some(index) = self.known(record, number) {
+            let message = &mut self.messages[index];
+            if message.noted != attempt {
+                message.unstarted += u16::from(message.noted > 0);
+                message.noted = attempt;
+            }
+        }
+    }
+
     /// At most so many, none twice, rising; and not more than were used.
     fn count_attempt(&mut self, record: &Record, index: usize, attempt: u32, fenced: bool) {
         let stolen = self.rules.stolen_attempts;
@@ -70,6 +82,11 @@ impl Checker {
         let (number, published) = (message.number, message.published);
         let (highest, times) = (message.attempts.highest(), message.attempts.add(attempt));
         message.starts += 1;
+        if message.noted > 0 && u32::from(message.noted) != attempt {
+            message.unstarted += 1;
+        }
+        message.noted = 0;
+        let stolen = stolen + message.only_noted();
         let (starts, copies) = (u32::from(message.starts), message.copies());
         let since = message.last.map_or(published, |last| last.at);
         let fresh = message.fresh;

@@ -31,6 +31,14 @@ pub enum Event {
         /// What came back.
         answer: Answer,
     },
+    /// The start of a message is about to be noted at the broker. From then on it may count, also where
+    /// its process dies before the handler starts.
+    Noting {
+        /// Which message.
+        message: u64,
+        /// The number of that attempt.
+        attempt: u32,
+    },
     /// A handler has started.
     Start {
         /// Which message.

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use longshore_core::{
     Delivery, Error, ErrorKind, Part,
-    chaos::{CrashPoint, Flaw},
+    chaos::{CrashPoint, Flaw, noting},
 };
 
 use super::{
@@ -72,6 +72,7 @@ async fn ask_all(
         unstopped(shared, desk, look_up(shared, delivery)).await??;
     }
     if must_note(delivery) {
+        noting(&delivery.envelope, delivery.attempt);
         note(delivery, desk).await?;
         CrashPoint::StartNoted.reached();
     }

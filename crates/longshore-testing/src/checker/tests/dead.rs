@@ -127,6 +127,31 @@ fn a_message_that_only_waited_loses_at_most_what_may_be_stolen() {
 }
 
 #[test]
+fn a_start_that_was_noted_counts_whether_it_happened_or_not() {
+    let told = |events: &str| format!("pub 1, ok 1, kill 9, {events}, drained");
+    legal(&told("#8 noting 1 2, kill 8, #7 run 1 3"));
+    legal(&told(
+        "#8 noting 1 2, kill 8, #7 noting 1 3, kill 7, #6 run 1 4",
+    ));
+    illegal(Rule::Innocent, &told("#8 noting 1 2, kill 8, #7 run 1 4"));
+    // Noted again with the same number, it is the same start; and what is started counts once.
+    let twice = "#8 noting 1 2, #8 noting 1 2, kill 8, #7 run 1 4";
+    illegal(Rule::Innocent, &told(twice));
+    let started = "#8 noting 1 2, #8 start 1 2, kill 8, #7 run 1 4";
+    legal(&told(&started.replace("1 4", "1 3")));
+    illegal(Rule::Innocent, &told(&started.replace("1 4", "1 5")));
+    let noted: String = (2..=5)
+        .map(|n| format!("#1{n} noting 1 {n}, kill 1{n}, "))
+        .collect();
+    let dead = told(&format!("{noted}dead 1 crashed 5"));
+    legal(&dead);
+    illegal(Rule::Innocent, &dead.replace("#12 noting 1 2, ", ""));
+    let redriven = "pub 1 refuse, ok 1, #8 noting 1 4, kill 9, #8 start 1 1, #8 end 1 1 refused, \
+                    dead 1 permanent 1, redriven 1, #7 start 1 3, #7 end 1 3 refused, dead 1 permanent 3, drained";
+    illegal(Rule::Attempts, redriven);
+}
+
+#[test]
 fn with_one_attempt_nobody_knows_on_rabbitmq_what_had_started() {
     let waited = "pub 1, ok 1, kill 9, dead 1 abandoned 1, drained";
     let once = |rules| Rules {

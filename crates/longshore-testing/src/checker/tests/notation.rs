@@ -84,6 +84,10 @@ fn events(words: &[&str]) -> Vec<Event> {
         "duplicate" => answer(Answer::Duplicate),
         "refused" => answer(Answer::Refused),
         "unknown" => answer(Answer::Unknown),
+        "noting" => Event::Noting {
+            message: of(1),
+            attempt: attempt(),
+        },
         "start" => start(),
         "end" => end(ending(words[3])),
         "effect" if has("stale") => effect(Effect::Stale),
