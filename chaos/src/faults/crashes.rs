@@ -62,7 +62,7 @@ const CRASHES: &[Crash] = &[
         on: AMQP,
         ..crash(CrashPoint::MarkerWritten, "crash-marker-written", "15", 8)
     },
-    crash(CrashPoint::ClaimGranted, "crash-claim-granted", "15", 8),
+    crash(CrashPoint::ClaimGranted, "crash-claim-granted", "15", 4),
     Crash {
         on: REDIS,
         ..crash(CrashPoint::TakenOver, "crash-taken-over", "1", 3)
