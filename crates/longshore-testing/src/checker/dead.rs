@@ -77,7 +77,6 @@ impl Checker {
             true => Rule::Innocent,
             false => Rule::DeadLetter,
         };
-        let starts = u32::from(message.starts);
         let Some(last) = message.last else {
             // With one attempt nobody can tell on RabbitMQ whether what a dead process held had
             // started.
@@ -87,8 +86,9 @@ impl Checker {
             let excused = (nobody_knows || stolen) && self.faults.disturbed(message.published);
             return (!excused).then(|| (Rule::Innocent, "it never started".to_owned()));
         };
-        if starts + rules.stolen_attempts + message.only_noted() < rules.max_attempts {
-            return Some((rule, format!("after {starts} starts")));
+        let highest = message.attempts.highest();
+        if highest + rules.stolen_attempts + message.only_noted() < rules.max_attempts {
+            return Some((rule, format!("after attempt {highest}")));
         }
         let copied = message.copies() > 1 || self.may_be_copied(message.published);
         let settled = |done: &Done| {

@@ -29,9 +29,9 @@ pub(super) struct Message {
     pub(super) redrives: u16,
     pub(super) attempts: Attempts,
     pub(super) starts: u16,
-    /// The attempt that was to be noted last, and has not started; 0 for none.
+    /// The attempt that was to be noted last, since the last start; 0 for none.
     pub(super) noted: u16,
-    /// Those before it that never did.
+    /// Those before it.
     pub(super) unstarted: u16,
     /// Ended with success or a refusal for good, and not explained as unsettled.
     pub(super) finals: u16,

@@ -25,9 +25,8 @@ pub struct Rules {
     /// messages of a session start again after later ones did. Only with a fault on
     /// record since their last start. Default no.
     pub may_replay: bool,
-    /// How many attempts a message may lose to the crashes of processes it only waited in.
-    /// Default 1; 2 on RabbitMQ. Add what crash points between the noting of a start and the first
-    /// line of its handler can cost.
+    /// How many attempts a message may lose between one start and the next to the crashes of processes
+    /// it only waited in. Default 1; 2 on RabbitMQ.
     pub stolen_attempts: u32,
     /// How late a delayed message may start, beside one hundredth of its delay, while no fault is
     /// near and it is in no session. `None` judges no lateness. Default 250 ms; add what waiting for

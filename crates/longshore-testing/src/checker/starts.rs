@@ -82,12 +82,12 @@ impl Checker {
         let (number, published) = (message.number, message.published);
         let (highest, times) = (message.attempts.highest(), message.attempts.add(attempt));
         message.starts += 1;
-        if message.noted > 0 && u32::from(message.noted) != attempt {
-            message.unstarted += 1;
+        if u32::from(message.noted) == attempt {
+            message.noted = 0;
         }
-        message.noted = 0;
         let stolen = stolen + message.only_noted();
-        let (starts, copies) = (u32::from(message.starts), message.copies());
+        (message.noted, message.unstarted) = (0, 0);
+        let copies = message.copies();
         let since = message.last.map_or(published, |last| last.at);
         let fresh = message.fresh;
         let wrong = |rule, what| Violation::new(rule, what, vec![record.clone()]);
@@ -112,8 +112,8 @@ impl Checker {
                 true => self.unless_copied(record, published, violation),
                 false => self.findings.add(violation),
             }
-        } else if copies < 2 && attempt > starts + stolen {
-            let what = format!("message {number} has had {attempt} attempts in {starts} starts");
+        } else if copies < 2 && attempt > highest + 1 + stolen {
+            let what = format!("message {number} starts with attempt {attempt} after {highest}");
             self.findings.add(wrong(Rule::Innocent, what));
         }
     }

@@ -115,6 +115,8 @@ fn a_message_that_only_waited_loses_at_most_what_may_be_stolen() {
         Rule::Innocent,
         "pub 1 fail=1, ok 1, start 1 1, end 1 1 failed, run 1 4, drained",
     );
+    // Each time it waits.
+    legal("pub 1 fail=3, ok 1, kill 9, start 1 2, end 1 2 failed, kill 8, run 1 4, drained");
     let never = "pub 1, ok 1, kill 9, kill 8, dead 1 crashed 2, drained";
     for (stolen_attempts, broken) in [(1, &[Rule::Innocent][..]), (2, &[])] {
         let rules = Rules {
