@@ -37,8 +37,9 @@ pub(crate) struct Arrived {
     pub(crate) envelope: Envelope,
     /// Starts used up before this copy was published, as its header says.
     pub(crate) attempts: u32,
-    /// How often this copy came back to the queue, as the broker says. Until it came back once the
-    /// broker sets no counter, and what stands in its place a publisher wrote.
+    /// How often this copy came back to the queue, as the broker says, and those before it since the last
+    /// start. Until it came back once the broker sets no counter, and what stands in its place a publisher
+    /// wrote.
     pub(crate) returns: u32,
     /// It was sent back from the dead letters, or its publisher gave it no id: what stands there was
     /// made for a copy, and equal messages have the same.
@@ -96,7 +97,8 @@ pub(crate) fn arrived(
     });
     let unreadable = unreadable_key(table);
     let count = |name| headers::number(table, name);
-    let returns = counter.and_then(count);
+    let before = count(headers::RETURNS).unwrap_or(0);
+    let returns = counter.and_then(count).unwrap_or(0);
     let attempts = attempts(table);
     let redriven = table.inner().get(headers::REDRIVEN) == Some(&AMQPValue::Boolean(true));
     let exempt = redriven || headers::had_no_id(table);
@@ -137,7 +139,7 @@ pub(crate) fn arrived(
     Arrived {
         envelope,
         attempts,
-        returns: returns.map_or(0, clamped),
+        returns: clamped(returns.saturating_add(before)),
         exempt,
         defect: defect.map(|(defect, _)| defect).or(unreadable),
     }

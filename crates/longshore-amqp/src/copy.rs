@@ -35,12 +35,27 @@ const LONGEST_DETAIL: usize = 4096;
 /// (an `expiration` would end it early inside the delay ladder, a `priority` breaks order, a foreign
 /// `user_id` is refused) is kept in a header and restored by [`restored`].
 pub(crate) fn again(envelope: &Envelope, attempts: u32) -> Result<BasicProperties> {
+    counted(envelope, attempts, 0)
+}
+
+/// The properties of a copy of what was given back before this attempt started. What it has lost by
+/// only coming back is told apart: given back again and again, it would never be a suspect.
+pub(crate) fn unstarted(envelope: &Envelope, attempt: u32) -> Result<BasicProperties> {
+    let native = Native::of(envelope);
+    let headers = native
+        .as_ref()
+        .and_then(|native| native.properties.headers().as_ref());
+    let lost = attempt.saturating_sub(1);
+    let started = headers.map_or(0, attempts).min(lost);
+    counted(envelope, started, lost - started)
+}
+
+fn counted(envelope: &Envelope, attempts: u32, returns: u32) -> Result<BasicProperties> {
     let (properties, mut table) = base(envelope)?;
-    if attempts > 0 && !Flaw::AttemptsInMemory.on() {
-        table.insert(
-            headers::ATTEMPTS.into(),
-            AMQPValue::LongLongInt(attempts.into()),
-        );
+    for (name, count) in [(headers::ATTEMPTS, attempts), (headers::RETURNS, returns)] {
+        if count > 0 && !Flaw::AttemptsInMemory.on() {
+            table.insert(name.into(), AMQPValue::LongLongInt(count.into()));
+        }
     }
     Ok(with_table(properties, table))
 }

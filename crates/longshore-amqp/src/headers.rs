@@ -12,6 +12,8 @@ pub(crate) const SENT_AT: &str = "longshore-sent-at";
 pub(crate) const EXPIRES_AT: &str = "longshore-expires-at";
 /// Starts used up before this copy was published.
 pub(crate) const ATTEMPTS: &str = "longshore-attempts";
+/// How often earlier copies came back since the last start, without a word.
+pub(crate) const RETURNS: &str = "longshore-returns";
 /// It was sent back from the dead letters, so no dedup window holds it up.
 pub(crate) const REDRIVEN: &str = "longshore-redriven";
 /// What part of an answer a reply is, and which number that part has. The framework writes and reads

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::{
     cell,
     convert::{Native, short},
-    copy::{Death, again, dead},
+    copy::{Death, again, dead, unstarted},
     delay::Ladder,
     error::closed,
     guard::FRAME_MAX,
@@ -353,10 +353,7 @@ impl Inner {
             }
             Verdict::Release { .. } if blanked => Ok(Way::Requeue),
             Verdict::Retry { after } => back(*after, again(envelope, settlement.attempt)?),
-            Verdict::Release { after } => {
-                let attempts = settlement.attempt.saturating_sub(1);
-                back(*after, again(envelope, attempts)?)
-            }
+            Verdict::Release { after } => back(*after, unstarted(envelope, settlement.attempt)?),
             other => Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("a lane cannot settle as {other:?}"),

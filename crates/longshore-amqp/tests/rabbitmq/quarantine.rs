@@ -144,3 +144,25 @@ async fn suspects<const N: usize>(rig: &Rig, bodies: [&str; N]) {
         assert!(held.iter().all(|d| d.attempt == attempt), "{held:?}");
     }
 }
+
+#[tokio::test]
+async fn what_is_given_back_between_two_deaths_is_a_suspect_all_the_same() {
+    let rig = Rig::new().await;
+    rig.publish(["a"]).await;
+    assert_eq!(rig.subscribe().await.one().await.attempt, 1);
+    for (attempt, suspect) in [(2, false), (3, true), (3, true), (3, true)] {
+        let mut taker = rig.subscribe().await;
+        for after in [Duration::ZERO, Duration::from_millis(50)] {
+            let held = taker.one().await;
+            assert_eq!((held.attempt, held.suspect), (attempt, suspect));
+            taker.settle(held, Verdict::Release { after }).await;
+        }
+        assert_eq!(taker.one().await.attempt, attempt);
+    }
+    let mut taker = rig.subscribe().await;
+    let held = taker.one().await;
+    taker.start(&held).await.expect("noted");
+    let after = Duration::ZERO;
+    taker.settle(held, Verdict::Retry { after }).await;
+    assert_eq!(taker.one().await.attempt, 4);
+}
