@@ -176,9 +176,14 @@ pub(crate) async fn stir(point: CrashPoint, scene: &mut Scene) -> Result<(), Fai
             scene.crew.workers[worker].ask_to_stop()?;
             scene.pause(300..=1_000).await;
         }
+        // What a dead worker owned is free once its lease has ended.
+        CrashPoint::ClaimGranted => {
+            let worker = scene.any_worker();
+            scene.crew.workers[worker].kill()?;
+            scene.pause(2_500..=4_000).await;
+        }
         CrashPoint::LockTaken
         | CrashPoint::MarkerWritten
-        | CrashPoint::ClaimGranted
         | CrashPoint::TakenOver
         | CrashPoint::SuspectCopied
         | CrashPoint::StartNoted => {
