@@ -81,7 +81,7 @@ const CRASHES: &[Crash] = &[
     },
     Crash {
         on: AMQP,
-        ..crash(CrashPoint::CopySent, "crash-copy-sent", "5", 15)
+        ..crash(CrashPoint::CopySent, "crash-copy-sent", "5", 40)
     },
     Crash {
         on: AMQP,
@@ -98,7 +98,7 @@ const CRASHES: &[Crash] = &[
     },
     Crash {
         on: AMQP,
-        ..crash(CrashPoint::SuspectCopied, "crash-suspect-copied", "27", 2)
+        ..crash(CrashPoint::SuspectCopied, "crash-suspect-copied", "27", 8)
     },
     crash(CrashPoint::SettleSent, "crash-settle-sent", "3", 60),
     crash(CrashPoint::Settled, "crash-settled", "3", 60),

@@ -355,7 +355,12 @@ impl Transport for AmqpTransport {
         Ok((address, Box::new(inbox)))
     }
 
-    async fn join(&self, queue: &Arc<Topology>, declare: Declare) -> Result<Box<dyn Membership>> {
+    async fn join(
+        &self,
+        queue: &Arc<Topology>,
+        declare: Declare,
+        _: Duration,
+    ) -> Result<Box<dyn Membership>> {
         self.check_open()?;
         topology::check(queue)?;
         self.prepared.heed(declare);

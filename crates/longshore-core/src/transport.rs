@@ -159,8 +159,14 @@ pub trait Transport: Send + Sync + 'static {
     async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Published>>;
     /// Starts to consume one part. Waits at most the connection time-out for a broker.
     async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed>;
-    /// Becomes a live worker of a queue with sessions.
-    async fn join(&self, _queue: &Arc<Topology>, _: Declare) -> Result<Box<dyn Membership>> {
+    /// Becomes a live worker of a queue with sessions. Where a broker does not see it die, its life and
+    /// its claims last so long after it has said so for the last time.
+    async fn join(
+        &self,
+        _queue: &Arc<Topology>,
+        _: Declare,
+        _lock: Duration,
+    ) -> Result<Box<dyn Membership>> {
         Err(unsupported("sessions are"))
     }
     /// Where dedup marks and session state live on this broker; `None` where it cannot keep them.

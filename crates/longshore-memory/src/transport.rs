@@ -92,7 +92,12 @@ impl Transport for MemoryTransport {
         Ok(subscribed)
     }
 
-    async fn join(&self, queue: &Arc<Topology>, declare: Declare) -> Result<Box<dyn Membership>> {
+    async fn join(
+        &self,
+        queue: &Arc<Topology>,
+        declare: Declare,
+        _: Duration,
+    ) -> Result<Box<dyn Membership>> {
         self.open()?;
         self.shared
             .change(|state, _| state.declare(queue, declare))?;

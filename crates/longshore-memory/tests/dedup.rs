@@ -258,7 +258,7 @@ async fn a_settlement_in_a_session_writes_outcome_state_and_mark_or_nothing() {
     let (broker, topology) = (broker(), topology(1));
     let transport = broker.open();
     let member = transport
-        .join(&topology, Declare::Create)
+        .join(&topology, Declare::Create, longshore_core::defaults::LOCK)
         .await
         .expect("joins");
     for id in ["a", "b"] {

@@ -12,10 +12,13 @@ use rig::{Consumer, acquire, broker, ids, kind, lost, publish, sessions, subscri
 async fn members_see_each_other_and_no_two_own_the_same() {
     let (broker, topology) = (broker(), sessions(4));
     let (first, second) = (broker.open(), broker.open());
-    let one = first.join(&topology, Declare::Create).await.expect("joins");
+    let one = first
+        .join(&topology, Declare::Create, longshore_core::defaults::LOCK)
+        .await
+        .expect("joins");
     assert_eq!(one.live().await.expect("an answer"), 1);
     let two = second
-        .join(&topology, Declare::Verify)
+        .join(&topology, Declare::Verify, longshore_core::defaults::LOCK)
         .await
         .expect("joins");
     assert_eq!(one.live().await.expect("an answer"), 2);
@@ -39,7 +42,10 @@ async fn members_see_each_other_and_no_two_own_the_same() {
     second.close(Duration::ZERO).await;
     assert_eq!(lost(&*two).await, [again]);
     assert_eq!(kind(two.live().await), Err(ErrorKind::Closed));
-    let third = first.join(&topology, Declare::Verify).await.expect("joins");
+    let third = first
+        .join(&topology, Declare::Verify, longshore_core::defaults::LOCK)
+        .await
+        .expect("joins");
     assert_eq!(third.live().await.expect("an answer"), 1);
 }
 
@@ -48,7 +54,7 @@ async fn only_the_owner_of_now_reads_a_partition_and_one_source_at_a_time() {
     let (broker, topology) = (broker(), sessions(2));
     let transport = broker.open();
     let member = transport
-        .join(&topology, Declare::Create)
+        .join(&topology, Declare::Create, longshore_core::defaults::LOCK)
         .await
         .expect("joins");
     let first = acquire(&*member, Claim::Partition(0))
@@ -79,7 +85,7 @@ async fn the_plain_queue_is_read_in_order_by_its_forwarder_alone() {
     let transport = broker.open();
     let plain = Part::Lane(0);
     let member = transport
-        .join(&topology, Declare::Create)
+        .join(&topology, Declare::Create, longshore_core::defaults::LOCK)
         .await
         .expect("joins");
     let anybody = transport

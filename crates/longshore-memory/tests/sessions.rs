@@ -24,7 +24,7 @@ async fn with_messages(
 ) {
     let topology = sessions(1);
     let member = transport
-        .join(&topology, Declare::Create)
+        .join(&topology, Declare::Create, longshore_core::defaults::LOCK)
         .await
         .expect("joins");
     for at in 0..count {
@@ -112,7 +112,7 @@ async fn a_death_brings_suspects_back_first_and_their_noted_starts_count() {
     }
     drop((consumer, member));
     let member = living
-        .join(&topology, Declare::Create)
+        .join(&topology, Declare::Create, longshore_core::defaults::LOCK)
         .await
         .expect("joins");
     for (round, alone) in [(2, false), (3, true)] {
@@ -190,7 +190,10 @@ async fn another_number_of_partitions_is_refused_while_messages_wait_in_the_firs
         .redrive(&topology.queue, &[dead[0].id.clone()])
         .await;
     assert!(answers.iter().all(Result::is_ok));
-    let member = transport.join(&two, Declare::Verify).await.expect("joins");
+    let member = transport
+        .join(&two, Declare::Verify, longshore_core::defaults::LOCK)
+        .await
+        .expect("joins");
     let rig_part = rig::partition("k", &two);
     let Part::Partition { index, .. } = rig_part else {
         panic!("{rig_part:?}");
@@ -232,7 +235,7 @@ async fn a_topic_reaches_the_partition_of_a_key_and_the_plain_queue_without_one(
     (topology.partitions, topology.topics) = (4, vec![name("events")]);
     let topology = Arc::new(topology);
     let member = transport
-        .join(&topology, Declare::Create)
+        .join(&topology, Declare::Create, longshore_core::defaults::LOCK)
         .await
         .expect("joins");
     for key in [Some("a"), None, Some("b")] {

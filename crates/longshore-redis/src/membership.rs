@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use longshore_core::{
-    Claim, Error, ErrorKind, Membership, Ownership, Part, Result, Topology, chaos::Flaw, defaults,
+    Claim, Error, ErrorKind, Membership, Ownership, Part, Result, Topology, chaos::Flaw,
 };
 use redis::{Cmd, Value};
 use tokio::sync::Notify;
@@ -77,7 +77,11 @@ pub(crate) struct Surroundings {
 
 impl Member {
     /// Joins the live workers of this queue, which is declared.
-    pub(crate) async fn join(around: Surroundings, topology: &Arc<Topology>) -> Result<Arc<Self>> {
+    pub(crate) async fn join(
+        around: Surroundings,
+        topology: &Arc<Topology>,
+        lock: Duration,
+    ) -> Result<Arc<Self>> {
         let keys = workers(&around.site, topology);
         let member = Arc::new(Self {
             members: Key {
@@ -90,7 +94,7 @@ impl Member {
                 leases: BTreeMap::new(),
                 lost: VecDeque::new(),
                 watcher: None,
-                lock: defaults::LOCK,
+                lock,
                 alive_until: Duration::ZERO,
                 alive_for: Duration::ZERO,
             }),

@@ -207,9 +207,14 @@ impl Transport for RedisTransport {
         Ok((Box::new(source), Arc::new(RedisSettler(lane))))
     }
 
-    async fn join(&self, queue: &Arc<Topology>, declare: Declare) -> Result<Box<dyn Membership>> {
+    async fn join(
+        &self,
+        queue: &Arc<Topology>,
+        declare: Declare,
+        lock: Duration,
+    ) -> Result<Box<dyn Membership>> {
         self.open()?;
-        Ok(Box::new(self.join_workers(queue, declare).await?))
+        Ok(Box::new(self.join_workers(queue, declare, lock).await?))
     }
 
     async fn inbox(&self) -> Result<(ReplyAddress, Box<dyn Source>)> {

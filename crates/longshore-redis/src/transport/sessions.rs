@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
 use longshore_core::{
@@ -66,6 +67,7 @@ impl RedisTransport {
         &self,
         queue: &Arc<Topology>,
         declare: Declare,
+        lock: Duration,
     ) -> Result<RedisMembership> {
         if queue.partitions == 0 {
             let text = format!("the queue {} has no sessions to share", queue.queue);
@@ -79,7 +81,7 @@ impl RedisTransport {
             alive: Arc::clone(&self.alive),
         };
         let renewal = self.renewal()?;
-        let member = Member::join(around, queue).await?;
+        let member = Member::join(around, queue, lock).await?;
         {
             let mut members = self
                 .sessions

@@ -52,7 +52,10 @@ impl Member {
         lock: Duration,
     ) -> Self {
         Self {
-            membership: transport.join(topology, Declare::Create).await.unwrap(),
+            membership: transport
+                .join(topology, Declare::Create, longshore_core::defaults::LOCK)
+                .await
+                .unwrap(),
             transport: Arc::clone(transport),
             topology: Arc::clone(topology),
             lock,

@@ -15,30 +15,38 @@ use super::{
     stage::{PATIENCE, Stage},
 };
 
-/// How long a case waits for the claims of the dead: a lease of the default length, and room.
-pub(crate) const SUCCESSION: Duration = Duration::from_secs(45);
+/// How long a case waits for the claims of the dead, beside the lock.
+const ROOM: Duration = Duration::from_secs(15);
 
 /// A live worker. Dropping it is the death of its process.
 pub(crate) struct Member {
     membership: Box<dyn Membership>,
     pub(crate) transport: Arc<dyn Transport>,
     topology: Arc<Topology>,
+    /// How long claims outlive their owner at most.
+    pub(crate) succession: Duration,
 }
 
 impl Member {
     /// Joins over a transport of its own.
     pub(crate) async fn of(stage: &Stage, topology: &Topology) -> Self {
-        Self::on(stage.open().await, topology).await
+        Self::on(stage, stage.open().await, topology).await
     }
 
     /// Joins over this transport.
-    pub(crate) async fn on(transport: Arc<dyn Transport>, topology: &Topology) -> Self {
+    pub(crate) async fn on(
+        stage: &Stage,
+        transport: Arc<dyn Transport>,
+        topology: &Topology,
+    ) -> Self {
         let topology = Arc::new(topology.clone());
-        let joined = transport.join(&topology, Declare::Create).await;
+        let joining = transport.join(&topology, Declare::Create, stage.lock());
+        let joined = joining.await;
         Self {
             membership: joined.must("joining the live workers"),
             transport,
             topology,
+            succession: stage.lock() + ROOM,
         }
     }
 
@@ -52,7 +60,7 @@ impl Member {
         let from = Instant::now();
         while self.live().await != count {
             let live = self.live().await;
-            assert!(from.elapsed() < SUCCESSION, "{live} live, not {count}");
+            assert!(from.elapsed() < self.succession, "{live} live, not {count}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -66,7 +74,10 @@ impl Member {
             if free == wanted {
                 return;
             }
-            assert!(from.elapsed() < SUCCESSION, "{free:?} free, not {wanted:?}");
+            assert!(
+                from.elapsed() < self.succession,
+                "{free:?} free, not {wanted:?}"
+            );
             // The contract allows one question a second.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -87,7 +98,10 @@ impl Member {
             if let Some(ownership) = self.acquire(claim).await {
                 return ownership;
             }
-            assert!(from.elapsed() < SUCCESSION, "{claim:?} does not get free");
+            assert!(
+                from.elapsed() < self.succession,
+                "{claim:?} does not get free"
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

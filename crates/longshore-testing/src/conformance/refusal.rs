@@ -40,7 +40,12 @@ pub(crate) async fn check(need: Need, stage: &Stage) {
             topology.partitions = 4;
             refused(stage.transport.declare(&topology, Declare::Create).await);
             let topology = topology.into();
-            refused(stage.transport.join(&topology, Declare::Create).await);
+            refused(
+                stage
+                    .transport
+                    .join(&topology, Declare::Create, longshore_core::defaults::LOCK)
+                    .await,
+            );
         }
         Need::Replies => refused(stage.transport.inbox().await),
         _ => panic!("{need:?} has no refusal: this is a bug in the suite"),

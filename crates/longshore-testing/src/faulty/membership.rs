@@ -23,6 +23,7 @@ pub(super) struct Member {
     transport: Arc<dyn Transport>,
     queue: Arc<Topology>,
     declare: Declare,
+    lock: Duration,
     state: Mutex<State>,
 }
 
@@ -44,7 +45,7 @@ impl Member {
     pub(super) fn join(
         shared: Arc<Shared>,
         transport: Arc<dyn Transport>,
-        (queue, declare): (Arc<Topology>, Declare),
+        (queue, declare, lock): (Arc<Topology>, Declare, Duration),
         inner: Box<dyn Membership>,
     ) -> FaultyMembership {
         let state = State {
@@ -60,6 +61,7 @@ impl Member {
             transport,
             queue,
             declare,
+            lock,
             state: Mutex::new(state),
         });
         member.shared.connection().add_membership(&member);
@@ -148,7 +150,10 @@ impl Member {
         if let Some(inner) = &self.state().inner {
             return Ok(Arc::clone(inner));
         }
-        let joined = self.transport.join(&self.queue, self.declare).await?;
+        let joined = self
+            .transport
+            .join(&self.queue, self.declare, self.lock)
+            .await?;
         let joined: Arc<dyn Membership> = Arc::from(joined);
         let mut state = self.state();
         Ok(Arc::clone(state.inner.get_or_insert(joined)))

@@ -216,10 +216,15 @@ impl Transport for FaultyTransport {
         }
     }
 
-    async fn join(&self, queue: &Arc<Topology>, declare: Declare) -> Result<Box<dyn Membership>> {
+    async fn join(
+        &self,
+        queue: &Arc<Topology>,
+        declare: Declare,
+        lock: Duration,
+    ) -> Result<Box<dyn Membership>> {
         self.shared.refuses(Fault::JoinRefused).await?;
-        let membership = self.inner.join(queue, declare).await?;
-        let of = (Arc::clone(queue), declare);
+        let membership = self.inner.join(queue, declare, lock).await?;
+        let of = (Arc::clone(queue), declare, lock);
         let (shared, inner) = (Arc::clone(&self.shared), Arc::clone(&self.inner));
         Ok(Box::new(Member::join(shared, inner, of, membership)))
     }

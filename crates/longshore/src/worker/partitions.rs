@@ -389,6 +389,8 @@ impl Partitions {
 
 async fn join(shared: &SharedRef, topology: &Arc<Topology>) -> Result<Arc<dyn Membership>> {
     let client = &shared.client;
-    let joined = client.transport().join(topology, client.declare_mode());
+    let joined = client
+        .transport()
+        .join(topology, client.declare_mode(), shared.settings.lock);
     Ok(Arc::from(joined.await?))
 }

@@ -135,8 +135,13 @@ impl Transport for ReadingAhead {
         Ok((Box::new(source), Arc::new(settler)))
     }
 
-    async fn join(&self, queue: &Arc<Topology>, declare: Declare) -> Result<Box<dyn Membership>> {
-        self.inner.join(queue, declare).await
+    async fn join(
+        &self,
+        queue: &Arc<Topology>,
+        declare: Declare,
+        lock: Duration,
+    ) -> Result<Box<dyn Membership>> {
+        self.inner.join(queue, declare, lock).await
     }
 
     async fn inbox(&self) -> Result<(ReplyAddress, Box<dyn Source>)> {

@@ -144,8 +144,13 @@ impl Transport for TwoStep {
         }
     }
 
-    async fn join(&self, queue: &Arc<Topology>, declare: Declare) -> Result<Box<dyn Membership>> {
-        self.inner.join(queue, declare).await
+    async fn join(
+        &self,
+        queue: &Arc<Topology>,
+        declare: Declare,
+        lock: Duration,
+    ) -> Result<Box<dyn Membership>> {
+        self.inner.join(queue, declare, lock).await
     }
 
     fn store(&self) -> Option<Arc<dyn Store>> {

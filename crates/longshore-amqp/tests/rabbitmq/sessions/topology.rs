@@ -32,7 +32,11 @@ async fn another_number_of_partitions_is_refused_while_the_first_is_in_use() {
         }
     }
     let joined = transport
-        .join(&Arc::new(other.clone()), Declare::Create)
+        .join(
+            &Arc::new(other.clone()),
+            Declare::Create,
+            longshore_core::defaults::LOCK,
+        )
         .await;
     let refused = joined.err().map(|e| e.kind());
     assert_eq!(refused, Some(ErrorKind::TopologyDiffers));
@@ -74,7 +78,11 @@ async fn verifying_finds_all_of_it_or_makes_nothing() {
     let refused = transport.declare(&topology, Declare::Verify).await;
     assert_eq!(refused.expect_err("missing").kind(), ErrorKind::NoSuchQueue);
     let joined = transport
-        .join(&Arc::new(topology.clone()), Declare::Verify)
+        .join(
+            &Arc::new(topology.clone()),
+            Declare::Verify,
+            longshore_core::defaults::LOCK,
+        )
         .await;
     assert_eq!(joined.err().map(|e| e.kind()), Some(ErrorKind::NoSuchQueue));
     let list = broker
@@ -93,7 +101,7 @@ async fn verifying_finds_all_of_it_or_makes_nothing() {
         .expect("found");
     let queue = Arc::new(topology.clone());
     let membership = verifier
-        .join(&queue, Declare::Verify)
+        .join(&queue, Declare::Verify, longshore_core::defaults::LOCK)
         .await
         .expect("joined");
     let owned = membership
@@ -139,7 +147,9 @@ async fn a_queue_cannot_have_any_number_of_partitions_nor_lanes_beside_them() {
     let refused = transport.declare(&both, Declare::Create).await;
     assert_eq!(refused.err().map(|e| e.kind()), Some(ErrorKind::Invalid));
     let without = Arc::new(with(&orders.topology, 0));
-    let refused = transport.join(&without, Declare::Create).await;
+    let refused = transport
+        .join(&without, Declare::Create, longshore_core::defaults::LOCK)
+        .await;
     assert_eq!(refused.err().map(|e| e.kind()), Some(ErrorKind::Invalid));
 }
 

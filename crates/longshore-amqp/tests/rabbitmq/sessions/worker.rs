@@ -106,7 +106,9 @@ impl Worker {
         topology: &Topology,
     ) -> Self {
         let topology = Arc::new(topology.clone());
-        let joined = transport.join(&topology, Declare::Create).await;
+        let joined = transport
+            .join(&topology, Declare::Create, longshore_core::defaults::LOCK)
+            .await;
         Self {
             membership: joined.expect("a membership"),
             transport,

@@ -90,7 +90,7 @@ async fn p11_a_frozen_broker_loses_ownerships_once_or_not_at_all(stage: Arc<Stag
     let mut hurried = options();
     hurried.heartbeat = Duration::from_secs(1);
     hurried.confirm_timeout = Duration::from_secs(2);
-    let member = Member::on(stage.open_with(hurried).await, &topology).await;
+    let member = Member::on(&stage, stage.open_with(hurried).await, &topology).await;
     let mut owner = Owner::by(&stage, member, Claim::Partition(0)).await;
     stage.publish(all_to_partition(&topology, 0, 0..10)).await;
     let held = owner.consumer.take(4).await;

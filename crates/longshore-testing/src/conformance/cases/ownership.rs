@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::conformance::{
     case::cases,
-    member::{Member, Owner, SUCCESSION},
+    member::{Member, Owner},
     message::{all_to_partition, number},
     must::Must,
     stage::{GRACE, SILENCE, Stage},
@@ -22,6 +22,7 @@ cases![
     p11_the_living_are_counted needs Partitions,
     p11_free_partitions_are_those_nobody_owns needs Partitions,
     p11_the_claims_of_the_dead_become_free needs Partitions,
+    p11_what_the_dead_claimed_and_never_consumed_becomes_free needs Partitions,
     p11_a_client_that_closes_leaves needs Partitions,
     p11_an_ownership_is_kept_while_its_process_lives needs Partitions,
     p11_a_partition_cannot_be_consumed_without_owning_it needs Partitions,
@@ -57,8 +58,8 @@ async fn p11_a_partition_has_one_owner(stage: Arc<Stage>) {
 
 async fn p11_two_workers_of_one_client_exclude_each_other(stage: Arc<Stage>) {
     let topology = stage.sessions(2).await;
-    let one = Member::on(stage.transport.clone(), &topology).await;
-    let other = Member::on(stage.transport.clone(), &topology).await;
+    let one = Member::on(&stage, stage.transport.clone(), &topology).await;
+    let other = Member::on(&stage, stage.transport.clone(), &topology).await;
     one.until_live(2).await;
     let owned = one.own(Claim::Partition(1)).await;
     assert_eq!(other.acquire(Claim::Partition(1)).await, None);
@@ -204,7 +205,20 @@ async fn p11_the_claims_of_the_dead_become_free(stage: Arc<Stage>) {
     for claim in claims {
         heir.own(claim).await;
     }
-    assert!(died.elapsed() < SUCCESSION, "{:?}", died.elapsed());
+    assert!(died.elapsed() < heir.succession, "{:?}", died.elapsed());
+    heir.until_live(1).await;
+}
+
+async fn p11_what_the_dead_claimed_and_never_consumed_becomes_free(stage: Arc<Stage>) {
+    let topology = stage.sessions(2).await;
+    let dying = Member::of(&stage, &topology).await;
+    let heir = Member::of(&stage, &topology).await;
+    heir.until_live(2).await;
+    dying.own(Claim::Partition(1)).await;
+    let died = Instant::now();
+    drop(dying);
+    heir.own(Claim::Partition(1)).await;
+    assert!(died.elapsed() < heir.succession, "{:?}", died.elapsed());
     heir.until_live(1).await;
 }
 
@@ -226,7 +240,10 @@ async fn p11_a_client_that_closes_leaves(stage: Arc<Stage>) {
     }
     let topology = Arc::new(topology);
     let transport = &owner.member.transport;
-    let error = transport.join(&topology, Declare::Create).await.err();
+    let error = transport
+        .join(&topology, Declare::Create, longshore_core::defaults::LOCK)
+        .await
+        .err();
     let error = error.must("joining over a closed client");
     assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
 }
