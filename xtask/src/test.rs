@@ -71,10 +71,10 @@ fn cargo_test(extra: &[&str]) -> Command {
     command
 }
 
-/// Tests mostly wait for brokers, so two threads even on one core; more than eight at once would only make
+/// Tests mostly wait for brokers, so two threads for each core; more than eight at once would only make
 /// the brokers slow and the tests' time limits tight.
 fn test_threads() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+    std::thread::available_parallelism().map_or(2, |cores| (2 * cores.get()).clamp(2, 8))
 }
 
 async fn end(tests: &mut Child) {

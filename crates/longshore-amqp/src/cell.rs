@@ -8,11 +8,10 @@
 use std::time::Duration;
 
 use lapin::types::ShortString;
-use longshore_core::{Delivery, Envelope, Receipt, Result};
-use tokio::{sync::oneshot, time::timeout};
+use longshore_core::{Receipt, Result};
+use tokio::time::timeout;
 
 use crate::{
-    convert::Arrived,
     copy::again,
     error::closed,
     held::{End, stale},
@@ -22,74 +21,6 @@ use crate::{
 
 /// How long a confirmed copy may take to arrive. By then the broker has moved it back.
 const ARRIVAL: Duration = Duration::from_secs(5);
-
-/// What was handed out of the quarantine.
-#[derive(Debug)]
-pub(crate) struct Suspect {
-    tag: u64,
-    envelope: Envelope,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    HandedOut,
-    /// Its copy has so many attempts counted, and this is told the tag.
-    Starting(u32, Option<oneshot::Sender<u64>>),
-    /// It runs as the copy with this tag.
-    Started(u64),
-    /// It could not be started; where its copy is, that has gone back.
-    GivenUp,
-}
-
-impl Suspect {
-    pub(crate) fn new(delivery: &Delivery) -> Self {
-        let [tag, _] = delivery.receipt.tag;
-        Self {
-            tag,
-            envelope: delivery.envelope.clone(),
-            stage: Stage::HandedOut,
-        }
-    }
-
-    /// The tag it was handed out with.
-    pub(crate) fn tag(&self) -> u64 {
-        self.tag
-    }
-
-    /// The tag it is held under.
-    pub(crate) fn held_as(&self) -> u64 {
-        match self.stage {
-            Stage::Started(copy) => copy,
-            _ => self.tag,
-        }
-    }
-
-    pub(crate) fn is_starting(&self) -> bool {
-        matches!(self.stage, Stage::Starting(..))
-    }
-
-    pub(crate) fn begin(&mut self, attempt: u32) -> (Envelope, oneshot::Receiver<u64>) {
-        let (told, arrival) = oneshot::channel();
-        self.stage = Stage::Starting(attempt, Some(told));
-        (self.envelope.clone(), arrival)
-    }
-
-    /// Takes its own copy.
-    pub(crate) fn takes(&mut self, tag: u64, arrived: &Arrived) -> bool {
-        let Stage::Starting(attempt, told) = &mut self.stage else {
-            return false;
-        };
-        let same = *attempt == arrived.attempts && self.envelope.id == arrived.envelope.id;
-        let told = if same { told.take() } else { None };
-        told.is_some_and(|told| told.send(tag).is_ok())
-    }
-
-    /// The start has ended, well or not.
-    pub(crate) fn started(&mut self, copy: Option<u64>) {
-        self.stage = copy.map_or(Stage::GivenUp, Stage::Started);
-    }
-}
 
 /// Notes the start of a delivery where that needs a note: durably, and what is noted is held from now
 /// on in the place of what was handed out.

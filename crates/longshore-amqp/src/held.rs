@@ -1,5 +1,7 @@
 //! What one channel has delivered and nobody has settled yet, and how that is acknowledged.
 
+mod suspect;
+
 use std::{
     collections::VecDeque,
     future::Future,
@@ -22,7 +24,8 @@ use longshore_core::{
 };
 use tokio::sync::oneshot;
 
-use crate::{cell::Suspect, convert::Arrived};
+use self::suspect::Suspect;
+use crate::convert::Arrived;
 
 /// The unsettled deliveries of one channel. Its scope is unlike that of any other, so a receipt
 /// that outlived its channel matches nothing.
