@@ -11,8 +11,10 @@ use crate::{
     Failure,
     arguments::Arguments,
     faults::{self, Fault},
-    json, row,
-    run::{self, Order, Outcome},
+    json,
+    order::Order,
+    row,
+    run::{self, Outcome},
     summary::Summary,
 };
 

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
+    time::Duration,
 };
 
 use longshore_testing::{
@@ -53,7 +54,7 @@ pub(crate) fn follow_ups(plan: &Plan, path: &Path, history: &Recorder) -> io::Re
 /// What the file system says.
 pub(crate) fn states(plan: &Plan, path: &Path, report: &mut Report) -> io::Result<()> {
     // Session, then place there.
-    let mut effects: BTreeMap<u64, BTreeMap<u64, u64>> = BTreeMap::new();
+    let mut effects: BTreeMap<u64, BTreeMap<u64, (u64, Duration)>> = BTreeMap::new();
     let (mut dead, mut redriven) = (BTreeSet::new(), BTreeSet::new());
     let mut saw: Vec<(Record, u64, Option<u64>)> = Vec::new();
     for record in history::read(path)? {
@@ -66,7 +67,8 @@ pub(crate) fn states(plan: &Plan, path: &Path, report: &mut Report) -> io::Resul
             } => {
                 let item = Item::new(plan, message);
                 if let Some(key) = item.key {
-                    effects.entry(key).or_default().insert(item.seq, message);
+                    let of_key = effects.entry(key).or_default();
+                    of_key.entry(item.seq).or_insert((message, record.at));
                 }
             }
             Event::Saw { message, last } => saw.push((record, message, last)),
@@ -80,7 +82,10 @@ pub(crate) fn states(plan: &Plan, path: &Path, report: &mut Report) -> io::Resul
         let Some(of_key) = item.key.and_then(|key| effects.get(&key)) else {
             continue;
         };
-        let before = || of_key.range(..item.seq).rev().map(|(_, message)| *message);
+        // What was stored late, as an unknown publish may be, had no effect by then.
+        let by_then =
+            |(_, (message, at)): (&u64, &(u64, Duration))| (*at < record.at).then_some(*message);
+        let before = || of_key.range(..item.seq).rev().filter_map(by_then);
         // What is sent back comes out of its order.
         if redriven.contains(&message) || before().any(|other| redriven.contains(&other)) {
             continue;

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     plan::{Kind, Plan},
-    publisher::PATIENCE,
     random::Random,
 };
 
+/// How long a reply is awaited.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// The header with the number, for dead letters whose body nobody can read.
 const NUMBER: &str = "chaos-number";
 /// A header that is only there to be kept.

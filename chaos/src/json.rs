@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, fs::OpenOptions, io::Write, path::Path};
 use longshore_testing::checker::Verdict;
 use serde_json::json;
 
-use crate::{
-    Failure,
-    run::{Order, Outcome},
-};
+use crate::{Failure, order::Order, run::Outcome};
 
 /// Adds it to a file.
 ///

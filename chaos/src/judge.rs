@@ -8,15 +8,14 @@ use longshore_testing::{
 };
 
 use crate::{
-    Failure,
-    crew::Tally,
-    faults, hindsight,
+    Failure, faults, hindsight,
+    order::Order,
     plan::{On, Plan},
-    run::Order,
+    slot::Tally,
 };
 
 /// How long what is due may wait for a free handler: every worker has a backlog.
-const BUSY: Duration = Duration::from_secs(1);
+const BUSY: Duration = Duration::from_secs(2);
 /// A run of so many seconds must show the whole evidence of its fault.
 const WHOLE: u64 = 30;
 

@@ -20,18 +20,16 @@ use tokio::{
 
 use crate::{
     Failure,
-    item::{Item, Numbers, Question},
+    item::{Item, Numbers, PATIENCE, Question},
     lifeline,
     plan::{HISTORY, Kind, Plan},
     random::Random,
     raw::Raw,
-    worker,
+    reach::below,
 };
 
 /// After a publish that was not confirmed.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a reply is awaited.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// How often an unknown one is published again.
 const TRIES: usize = 5;
 
@@ -72,7 +70,7 @@ pub(crate) async fn run(number: usize, boot: u64) -> Result<(), Failure> {
         let _ = last.add(Event::Killed { victim });
     });
     let connected = async {
-        let raw = worker::below(&plan).await;
+        let raw = below(&plan).await;
         loop {
             match plan.connect("chaos-publisher", &plan.url, None).await {
                 Ok(client) => return (client, raw),

@@ -1,6 +1,9 @@
 //! What is printed.
 
-use crate::run::{Order, Outcome, broken_rules};
+use crate::{
+    order::Order,
+    run::{Outcome, broken_rules},
+};
 use longshore_testing::checker::Verdict;
 
 const MOST: usize = 10;

@@ -14,40 +14,20 @@ use longshore_testing::{
 use tokio::time::Instant;
 
 use crate::{
-    Failure,
-    crew::Tally,
-    drain,
-    faults::{self, Act, Fault},
+    Failure, drain,
+    faults::{self, Act},
     hindsight, inside, judge,
+    order::{AFTER, Order, YOUTH},
     plan::{HISTORY, On, Plan},
     scene::Scene,
+    slot::Tally,
     stall,
 };
 
 /// How old the queues of a RabbitMQ are at least when it is ended for the first time.
 const AGE: Duration = Duration::from_secs(5);
-/// How old they are otherwise.
-pub(crate) const YOUTH: Duration = Duration::from_secs(2);
 /// How long the workers may take to be there. Those that die at a crash point may never be.
 const READY: Duration = Duration::from_secs(10);
-/// How long is published on after the last fault.
-pub(crate) const AFTER: Duration = Duration::from_secs(4);
-
-/// What to do.
-#[derive(Debug, Clone)]
-pub(crate) struct Order {
-    /// On which broker.
-    pub(crate) on: On,
-    /// What is broken.
-    pub(crate) fault: Fault,
-    /// For how many seconds.
-    pub(crate) seconds: u64,
-    /// What everything is drawn from.
-    pub(crate) seed: u64,
-    /// How many workers there are.
-    pub(crate) workers: usize,
-}
-
 /// What came of it.
 #[derive(Debug)]
 pub(crate) struct Outcome {

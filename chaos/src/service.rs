@@ -8,9 +8,8 @@ use longshore_testing::history::{Event, Recorder};
 use crate::{
     Failure,
     handler::Hands,
-    item::{Question, Work},
+    item::{PATIENCE, Question, Work},
     plan::{Kind, Plan},
-    publisher::PATIENCE,
 };
 
 /// A broker that is away is asked again after so long.

@@ -2,7 +2,7 @@
 
 use longshore_testing::checker::Verdict;
 
-use crate::run::{Order, Outcome};
+use crate::{order::Order, run::Outcome};
 
 /// Many runs of one fault in one row.
 #[derive(Debug, Default)]

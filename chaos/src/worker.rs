@@ -2,16 +2,9 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use longshore::Client;
 use longshore_core::chaos::{before_crash, when_noting};
-use longshore_testing::{
-    history::{Event, Recorder},
-    ledger,
-};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::Instant,
-};
+use longshore_testing::history::{Event, Recorder};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     Failure,
@@ -19,8 +12,9 @@ use crate::{
     item::Item,
     lifeline,
     plan::{HISTORY, Kind, LEDGER, Plan},
-    raw::{Forger, Raw},
-    service::{AGAIN, Service},
+    raw::Forger,
+    reach::{below, connect, connected},
+    service::Service,
     stall,
 };
 
@@ -100,44 +94,6 @@ fn quiet() {
         let said: String = panic.to_string().chars().take(200).collect();
         eprintln!("{said}");
     }));
-}
-
-/// The ledger was started before anybody needs it, but may not listen yet.
-///
-/// # Errors
-/// It never does.
-pub(crate) async fn connected(path: &str) -> Result<ledger::Client, Failure> {
-    let begun = Instant::now();
-    loop {
-        match ledger::Client::connect(path).await {
-            Ok(client) => return Ok(client),
-            Err(error) if begun.elapsed() > Duration::from_secs(10) => return Err(error.into()),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
-}
-
-/// Connects below the client, as often as it takes.
-pub(crate) async fn below(plan: &Plan) -> Raw {
-    loop {
-        match Raw::connect(plan).await {
-            Ok(raw) => return raw,
-            Err(error) => eprintln!("cannot connect: {error}"),
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-}
-
-/// Connects, as often as it takes.
-async fn connect(plan: &Plan) -> Client {
-    loop {
-        let store = plan.store.as_deref();
-        match plan.connect("chaos-worker", &plan.url, store).await {
-            Ok(client) => return client,
-            Err(error) => eprintln!("cannot connect: {error}"),
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
 }
 
 /// Notes the resident memory of this process once a second.

@@ -6,7 +6,7 @@ use longshore_core::chaos::CrashPoint;
 use tokio::time::Instant;
 
 use super::{Act, Evidence, Fault};
-use crate::{Failure, crew::Slot, plan::On, scene::Scene};
+use crate::{Failure, plan::On, scene::Scene, slot::Slot};
 
 /// How long a process that dies at a crash point may live in a mix.
 const PATIENCE: Duration = Duration::from_secs(4);

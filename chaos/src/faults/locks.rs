@@ -8,7 +8,7 @@ use longshore_core::Name;
 use super::{Act, Evidence, Fault};
 use crate::{
     Failure,
-    inside::Inside,
+    interior::Inside,
     plan::{Kind, On, Plan},
 };
 

@@ -20,7 +20,7 @@ use longshore_testing::history::Event;
 
 use crate::{
     Failure,
-    inside::Inside,
+    interior::Inside,
     plan::{On, Plan},
     scene::Scene,
 };
