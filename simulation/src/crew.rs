@@ -6,7 +6,7 @@ use std::{
 };
 
 use longshore::WorkerHandle;
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{acts::Act, operator, process::Process, world::World};
 
@@ -19,6 +19,8 @@ const MOST: usize = 4;
 pub(crate) struct Crew {
     world: Arc<World>,
     processes: Mutex<Vec<Arc<Process>>>,
+    /// Those that were told to stop.
+    leaving: Mutex<JoinSet<()>>,
 }
 
 impl Crew {
@@ -27,6 +29,7 @@ impl Crew {
         let crew = Self {
             world: Arc::clone(world),
             processes: Mutex::default(),
+            leaving: Mutex::default(),
         };
         for _ in 0..world.scenario.processes {
             crew.join();
@@ -75,7 +78,8 @@ impl Crew {
             Act::Join => {}
             Act::Leave(worker) => {
                 if let Some(process) = chosen(worker) {
-                    tokio::spawn(async move { process.leave().await });
+                    let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+                    leaving.spawn(async move { process.leave().await });
                 }
             }
             Act::Die(worker) => {
@@ -147,10 +151,15 @@ impl Crew {
         }
     }
 
-    /// Everybody stops.
+    /// Everybody stops, and has stopped.
     pub(crate) async fn leave(&self) {
+        let leaving = {
+            let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *leaving)
+        };
         let alive = self.alive();
-        let leaving = alive.iter().map(|process| process.leave());
-        futures_util::future::join_all(leaving).await;
+        let stopping = alive.iter().map(|process| process.leave());
+        futures_util::future::join_all(stopping).await;
+        leaving.join_all().await;
     }
 }

@@ -83,7 +83,10 @@ impl Checker {
             let nobody_knows = rules.max_attempts == 1 && reason == "abandoned" && rules.may_copy;
             let most = rules.max_attempts.max(2);
             let stolen = rules.stolen_attempts + message.only_noted() >= most;
-            let excused = (nobody_knows || stolen) && self.faults.disturbed(message.published);
+            // What no handler can read is noted, and seen to start by nobody.
+            let unseen = message.fate == Fate::Unprocessable;
+            let excused =
+                (nobody_knows || stolen || unseen) && self.faults.disturbed(message.published);
             return (!excused).then(|| (Rule::Innocent, "it never started".to_owned()));
         };
         let highest = message.attempts.highest();

@@ -78,6 +78,10 @@ impl Checker {
         let outgrown = session.is_some_and(|session| self.sessions.all[session].token > run.token);
         if run.stale || outgrown {
             message.fenced = true;
+            // It took effect, so its id is done, whoever has the session by now.
+            if let (false, Some(id)) = (run.stale, message.id) {
+                self.ids.all[id as usize].last_done = Some(record.at);
+            }
             return;
         }
         message.handled = true;

@@ -69,6 +69,7 @@ fn the_innocent_are_dead_by_their_own_starts_only() {
         Rule::Innocent,
         "pub 1 unprocessable, ok 1, dead 1 crashed 5, drained",
     );
+    legal("pub 1 unprocessable, ok 1, kill 9, dead 1 crashed 5, drained");
     illegal(
         Rule::Innocent,
         "pub 1, ok 1, start 1 1, kill 9, dead 1 crashed 5, drained",

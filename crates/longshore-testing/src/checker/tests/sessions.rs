@@ -170,6 +170,13 @@ fn an_owner_that_is_one_no_more_may_start_what_it_holds_but_not_complete_it() {
     illegal(Rule::Lost, &format!("{moved}, {second}, kill 8, drained"));
     let accepted = second.replace(" stale", "");
     illegal(Rule::Lost, &format!("{moved}, {accepted}, kill 8, drained"));
+    // With an id the work is done, where it took effect.
+    let named = |history: &str| history.replace("pub 2 ", "pub 2 id=7 ");
+    legal(&named(&format!("{moved}, {accepted}, kill 8, drained")));
+    illegal(
+        Rule::Lost,
+        &named(&format!("{moved}, {second}, kill 8, drained")),
+    );
     legal(&format!(
         "{moved}, {second}, kill 8, #7 run 2 3 token=3, drained"
     ));
