@@ -144,7 +144,13 @@ impl Tenure {
     /// # Errors
     /// [`Stale`](longshore_core::ErrorKind::Stale): it was lost before.
     pub(crate) async fn give_back(self: &Arc<Self>) -> Result<()> {
-        if self.is_over() || self.over.send_replace(true) {
+        if self.is_over() {
+            // Its connection may have died a moment ago: nobody else puts away what is given back, and its
+            // name would stay taken.
+            self.abandon();
+            return Err(stale());
+        }
+        if self.over.send_replace(true) {
             return Err(stale());
         }
         let tenure = self.clone();
