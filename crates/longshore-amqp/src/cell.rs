@@ -43,7 +43,7 @@ pub(crate) async fn start(
             false => Err(stale()),
         };
     };
-    let (envelope, arrival) = held.begin_start(tag, attempt)?;
+    let (envelope, mut arrival) = held.begin_start(tag, attempt)?;
     let noted = async {
         let properties = again(&envelope, attempt)?;
         let letter = Letter::copy(ShortString::default(), cell, properties, &envelope);
@@ -56,9 +56,13 @@ pub(crate) async fn start(
         return Err(error);
     }
     let acknowledged = held.end(&[tag], End::Acknowledge).await;
-    let copy = match timeout(ARRIVAL, arrival).await {
-        Ok(Ok(copy)) => Some(copy),
-        _ => None,
+    let copy = match timeout(ARRIVAL, &mut arrival).await {
+        Ok(arrived) => arrived.ok(),
+        // Closed first: what arrives from now on is told that nobody waits, and is handed out.
+        Err(_) => {
+            arrival.close();
+            arrival.try_recv().ok()
+        }
     };
     let started = held.end_start(tag, copy);
     intake.freed(&held);

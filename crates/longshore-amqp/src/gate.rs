@@ -16,7 +16,7 @@ use longshore_core::Name;
 use tokio::sync::OwnedMutexGuard;
 
 /// One of each queue, for all lanes this client consumes. Shut while suspects are being moved: whatever
-/// kills this process out of the quarantine would cost the others, half moved, one more attempt.
+/// kills this process out of the quarantine would leave two of each that is half moved.
 #[derive(Default)]
 pub(crate) struct Gate {
     turn: Arc<tokio::sync::Mutex<()>>,
